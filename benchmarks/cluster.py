@@ -38,9 +38,8 @@ from optuna.trial import FrozenTrial
 from paths import ROOT, use_tests
 
 from features.runtime.command import console
-from heads.bank.exact import Finished
 from heads.bank.head_state import HeadState
-from heads.bank.pages import Place
+from heads.bank.pages import Placement
 from heads.bank.shape import BankShape
 from heads.metrics.scoring import Probabilities, Score, Scores
 from heads.model.spec import HeadSpec
@@ -288,10 +287,12 @@ class _SleepingBanks:
     def take_out(self, banked: BankedTrial) -> list[Weights]:
         return [[np.zeros(1, np.float32)]]
 
-    def predict_exactly(self, store: str, heads: Sequence[Finished]) -> list[tuple[Probabilities, Score]]:
-        return [(np.full((1, CLASSES), 0.25, np.float32), Score(0.5, 0.5, 0.5)) for _ in heads]
+    def predict_exactly(
+        self, trials: Sequence[BankedTrial], weights: Sequence[Sequence[Weights]]
+    ) -> list[list[tuple[Probabilities, Score]]]:
+        return [[(np.full((1, CLASSES), 0.25, np.float32), Score(0.5, 0.5, 0.5))] for _ in trials]
 
-    def place_of(self, banked: BankedTrial) -> Place:
+    def placement_of(self, banked: BankedTrial) -> Placement:
         return (banked.slot, (banked.slot,))
 
     def save_state(self, banked: BankedTrial) -> tuple[HeadState, ...]:

@@ -88,8 +88,8 @@ def main(
         write_csv(confusion, found.metrics)
         say(f"confusion: {confusion}")
     if as_json:
-        told = {"head": str(head), "store": str(store), "part": part.value, "views": list(chosen.store.header.views)}
-        tell(json.dumps(told | found.metrics.to_dict(), indent=2))
+        context = {"head": str(head), "store": str(store), "part": part.value, "views": list(chosen.store.header.views)}
+        tell(json.dumps(context | found.metrics.to_dict(), indent=2))
     else:
         show(tables(found.metrics, title, console_of_results()))
 

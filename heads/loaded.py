@@ -16,12 +16,12 @@ import numpy.typing as npt
 from features.extraction.backbone_spec import BackboneSpec
 from features.images.pillow_internals import raise_pixel_limit
 from features.images.reading import ImageFile
-from features.runtime.arithmetic import as_numpy_comes
+from features.runtime.arithmetic import with_default_errstate
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import bars, say
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import from_here, identity
-from features.runtime.keras_settings import drawn_as_before
+from features.runtime.keras_settings import python_random_restored
 from features.runtime.options import checked, takes_options
 from features.runtime.stopping import heeding_stops
 from features.runtime.text import printable
@@ -100,7 +100,7 @@ class LoadedHead:
         Raises:
             InputError: The file's weights do not fit its layers, or it is another one than was opened.
         """
-        with _building, drawn_as_before():
+        with _building, python_random_restored():
             if self._head is None:
                 start_backend()
                 place = from_here(self.path, self._absolute)  # a notebook may work elsewhere by now
@@ -134,7 +134,7 @@ class LoadedHead:
             raise predictions.problem
         return predictions.to_frame()
 
-    @as_numpy_comes
+    @with_default_errstate
     def predict_each(
         self,
         images: Images,
@@ -257,14 +257,14 @@ class LoadedHead:
             InputError: It is not known, or is not the head's.
         """
         spec = self.check_options(options or PredictOptions())
-        with _building, drawn_as_before():
+        with _building, python_random_restored():
             start_backend()  # again: a notebook may have set Keras otherwise since the head was read
             head = self.head
             if self._built is None or self._built[0] != spec:
                 self._built = spec, rebuild_backbone(self.path, head.metadata, spec)
             return self._built[1]
 
-    @as_numpy_comes
+    @with_default_errstate
     def heatmap(
         self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any
     ) -> npt.NDArray[np.float32]:
@@ -284,13 +284,13 @@ class LoadedHead:
         with self._seen(image, class_name, options) as (maker, seen, index):
             return maker.heatmap(seen, index).values
 
-    @as_numpy_comes
+    @with_default_errstate
     def draw_heatmap(self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any) -> Image.Image:
         """Draws ``heatmap`` over the image, in its own resolution, with a caption: the command's picture."""
         with self._seen(image, class_name, options) as (maker, seen, index):
             return maker.heatmap(seen, index).picture(maker.original(seen.path))
 
-    @as_numpy_comes
+    @with_default_errstate
     def occlusion(
         self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any
     ) -> npt.NDArray[np.float32]:
@@ -310,7 +310,7 @@ class LoadedHead:
         with self._seen(image, class_name, options) as (maker, seen, index):
             return maker.occlusion(seen, index).values
 
-    @as_numpy_comes
+    @with_default_errstate
     def draw_occlusion(
         self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any
     ) -> Image.Image:
@@ -355,10 +355,10 @@ class LoadedHead:
             InputError: It needs the backbone's own channels, which a compressed store has not; or as ``head``.
         """
         start_backend()  # as for ``backbone``
-        with drawn_as_before():
+        with python_random_restored():
             return for_features_of(self.path, self.model, store.header)
 
-    @as_numpy_comes
+    @with_default_errstate
     def score(self, chosen: ChosenRows, *, progress: bool = True) -> Evaluation:
         """Scores the head on chosen rows.
 

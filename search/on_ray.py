@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from features.runtime.arithmetic import as_numpy_comes
+from features.runtime.arithmetic import with_default_errstate
 from features.runtime.errors import InputError
 from features.runtime.options import option_name, takes_options
-from search.running import StoresGiven, heard, make_demonstration_in
+from search.running import StoresGiven, make_demonstration_in, quiet_unless
 from search.setup.options import RunOptions, options_in_words
 from search.setup.resolve import study_of
 from search.study import Study
@@ -35,7 +35,7 @@ HELP_HERE = {
 """Help of the options of a search that are others with workers."""
 
 
-@as_numpy_comes
+@with_default_errstate
 def run_study_on_ray(
     features: StoresGiven = None,
     *,
@@ -74,7 +74,7 @@ def run_study_on_ray(
     """
     _refuse_others(options)
     given = RunOptions.given({"features": features, **options})
-    with heard(progress):
+    with quiet_unless(progress):
         name, folder = study_of(given)
         placement = Placement(address, workers, gpus_per_worker, cpus_per_worker)
         if given.features is None:

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from features.extraction.summary import describe as extraction_in_words
-from features.runtime.arithmetic import as_numpy_comes
+from features.runtime.arithmetic import with_default_errstate
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import bars, console, say
 from features.runtime.errors import BottleneckError, DiskFullError, InputError
-from features.runtime.keras_settings import drawn_as_before
-from features.runtime.letting_go import nothing_kept
+from features.runtime.keras_settings import python_random_restored
+from features.runtime.letting_go import frames_cleared_on_failure
 from features.runtime.lock import WriterLock
 from features.runtime.options import described, takes_options
 from features.runtime.text import counted
@@ -59,7 +59,7 @@ DEMONSTRATION_SEED = 0
 """The demonstration's scans are the same for every seed of a study."""
 
 
-@as_numpy_comes
+@with_default_errstate
 def run_study(
     features: StoresGiven = None,
     *,
@@ -100,7 +100,7 @@ def run_study(
     told = {"features": features, "head": head if build is None else name_of(build), **options}
     images = take_images(told)
     given = RunOptions.given(told)
-    with nothing_kept(), heard(progress), drawn_as_before():
+    with frames_cleared_on_failure(), quiet_unless(progress), python_random_restored():
         return _run(given, build, images, _telling(on_stage))
 
 
@@ -111,13 +111,13 @@ takes_options(run_study, RunOptions)
 takes_options(run_study, ImageOptions)
 
 
-def heard(wanted: bool) -> AbstractContextManager[None]:
+def quiet_unless(wanted: bool) -> AbstractContextManager[None]:
     """Says what is found and how far it is, or keeps it to itself, as long as one of several threads wants it so."""
-    return nullcontext() if wanted else _unheard()
+    return nullcontext() if wanted else _quiet()
 
 
 @contextmanager
-def _without_words() -> Iterator[None]:
+def _quiet_console() -> Iterator[None]:
     before = console.quiet
     console.quiet = True
     try:
@@ -126,7 +126,7 @@ def _without_words() -> Iterator[None]:
         console.quiet = before
 
 
-_unheard = Together(_without_words)
+_quiet = Together(_quiet_console)
 
 
 def _telling(on_stage: OnStage) -> OnStage:

@@ -7,11 +7,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.runtime.arithmetic import as_numpy_comes
+from features.runtime.arithmetic import with_default_errstate
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError
 from features.runtime.files import from_here
-from features.runtime.keras_settings import drawn_as_before
+from features.runtime.keras_settings import python_random_restored
 from features.runtime.options import checked, takes_options
 from search.record.study_record import Progress, StudyRecord, read_record
 from search.setup.config import REPORT_FILE, StudyConfig
@@ -94,7 +94,7 @@ class Study:
         """
         return self.summary.verdict
 
-    @as_numpy_comes
+    @with_default_errstate
     def trials(self) -> pd.DataFrame:
         """Returns one row for each trial, results and parameters: see ``search.review.tables.trials_frame``.
 
@@ -118,7 +118,7 @@ class Study:
 
         return Gallery(self.record, template="plotly_white")
 
-    @as_numpy_comes
+    @with_default_errstate
     def best_head(self) -> keras.Model:
         """Returns what is recommended: uncompiled, from bottlenecks to class probabilities.
 
@@ -131,10 +131,10 @@ class Study:
         """
         from search.finish.export import recommended_head
 
-        with drawn_as_before():
+        with python_random_restored():
             return recommended_head(self._place).model
 
-    @as_numpy_comes
+    @with_default_errstate
     def export(self, out: str | Path, **options: Any) -> Path:
         """Writes a head and tries what was written, see ``search.finish.export.export_head``.
 
@@ -156,13 +156,13 @@ class Study:
         from search.finish.export import export_head
 
         chosen = checked(ExportOptions, options, of="an export")
-        with drawn_as_before():
+        with python_random_restored():
             exported = export_head(self._place, out, chosen)
         if exported.remark:
             say(f"note: {exported.remark}")
         return exported.path
 
-    @as_numpy_comes
+    @with_default_errstate
     def report(self) -> Path:
         """Writes the report into the study directory, one HTML file that needs no network; returns its path.
 

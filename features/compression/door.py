@@ -8,7 +8,7 @@ from typing import Any
 
 from features.compression.compression import Compressed, compress_store
 from features.compression.options import CompressionOptions
-from features.runtime.arithmetic import as_numpy_comes
+from features.runtime.arithmetic import with_default_errstate
 from features.runtime.command import bars
 from features.runtime.options import checked, takes_options, tell_options
 from features.runtime.text import percent
@@ -46,7 +46,7 @@ tell_options(compress, CompressionOptions)
 takes_options(compress, CompressionOptions)
 
 
-@as_numpy_comes
+@with_default_errstate
 def run_compression(store: Path, out: Path, options: CompressionOptions, *, progress: bool = True) -> Compressed:
     """Compresses, and shows how far it is.
 

@@ -23,7 +23,7 @@ from features.extraction.random_weights import randomise
 from features.hdf5.door import opened
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import temporary_folder
-from features.runtime.keras_settings import names_counted_anew
+from features.runtime.keras_settings import layer_names_from_zero
 from features.runtime.portable import give_name
 from features.runtime.text import shortened
 from features.runtime.unseen import keras_unseen, warnings_unseen
@@ -115,7 +115,7 @@ def build_backbone(spec: BackboneSpec) -> Backbone:
     """
     if spec.file is not None:
         return Backbone(spec, load_network(spec.file))
-    with names_counted_anew() if spec.layer else nullcontext():  # which is then one that --list-layers has said
+    with layer_names_from_zero() if spec.layer else nullcontext():  # which is then one that --list-layers has said
         model = _construct(spec, IMAGENET if spec.weights == IMAGENET else None)
     if spec.seed is not None:
         randomise(model, spec, spec.seed)
@@ -149,7 +149,7 @@ def list_layers(name: str, *, alpha: float | None = None, image_size: int | None
     if name not in BACKBONES and is_network_file(name):
         return layers_of(load_network(read_network(Path(name))))
     spec = BackboneSpec(name=name, weights="random", alpha=alpha, image_size=image_size)
-    with names_counted_anew():
+    with layer_names_from_zero():
         return layers_of(_construct(spec, None))
 
 

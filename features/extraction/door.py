@@ -14,12 +14,12 @@ from features.extraction.extraction import Say, extract_stores
 from features.extraction.network import NetworkLayer
 from features.extraction.options import ExtractionOptions
 from features.extraction.summary import ExtractionSummary
-from features.runtime.arithmetic import as_numpy_comes
+from features.runtime.arithmetic import with_default_errstate
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import bars, say
 from features.runtime.errors import InputError
-from features.runtime.keras_settings import drawn_as_before
-from features.runtime.letting_go import nothing_kept
+from features.runtime.keras_settings import python_random_restored
+from features.runtime.letting_go import frames_cleared_on_failure
 from features.runtime.options import A_PATH, NO_PATH, checked, takes_options, tell_options
 from features.store.reader import FeatureStore
 
@@ -119,7 +119,7 @@ def network_layers(
     """
     use_backend()
     start_backend()
-    with drawn_as_before():
+    with python_random_restored():
         return list_layers(os.fspath(backbone), alpha=alpha, image_size=image_size)
 
 
@@ -161,7 +161,7 @@ def stores_told(out: Path, options: ExtractionOptions) -> dict[Path, BackboneSpe
     return {out: next(iter(specs.values()))} if len(specs) == 1 else places_in(out, specs)
 
 
-@as_numpy_comes
+@with_default_errstate
 def run_extraction(
     images: Path,
     stores: Mapping[Path, BackboneSpec],
@@ -188,5 +188,5 @@ def run_extraction(
     """
     use_backend(options.backend)
     told: Say = say if progress else lambda line: None
-    with nothing_kept(), bars("images", shown=progress) as bar, drawn_as_before():
+    with frames_cleared_on_failure(), bars("images", shown=progress) as bar, python_random_restored():
         return extract_stores(images, stores, options, frame=frame, say=told, on_progress=bar("extracting"))

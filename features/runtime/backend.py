@@ -18,7 +18,7 @@ from features.runtime.command import say
 from features.runtime.errors import STOPS, InputError
 from features.runtime.forks import note_start, refuse_a_fork
 from features.runtime.jax_devices import require_jax_device
-from features.runtime.keras_settings import numpys_draws_put_back, pin_settings, without_settings
+from features.runtime.keras_settings import numpy_random_restored, pin_settings, without_settings
 from features.runtime.streams import fill_closed
 from features.runtime.unseen import stderr_unseen
 
@@ -85,7 +85,7 @@ def start_backend() -> None:
     """
     refuse_a_fork()
     with _starting:  # one thread: what stands in another's environment meanwhile is not what it came with
-        with _interrupts_held(), stderr_unseen(), without_settings(), numpys_draws_put_back(), importing():
+        with _interrupts_held(), stderr_unseen(), without_settings(), numpy_random_restored(), importing():
             import keras  # noqa: F401
         logging.getLogger("tensorflow").addFilter(_of_retracing)  # which takes each filter once
         changed = pin_settings()

@@ -87,7 +87,7 @@ def pin_settings() -> list[str]:
 
 
 @contextmanager
-def names_counted_anew() -> Iterator[None]:
+def layer_names_from_zero() -> Iterator[None]:
     """Within it, layers without a name get those that they get in a new process: ``conv2d``, ``conv2d_1``.
 
     Keras counts on from network to network, so a layer of the second one would not be called as it is in the first.
@@ -103,7 +103,7 @@ def names_counted_anew() -> Iterator[None]:
 
 
 @contextmanager
-def session_apart() -> Iterator[None]:
+def separate_keras_session() -> Iterator[None]:
     """Within it this thread has a session of Keras' that is new, and after it the one that it had before.
 
     Keras' state keeps every model of a study alive. ``clear_session`` lets go of them, but also of what is not the
@@ -120,7 +120,7 @@ def session_apart() -> Iterator[None]:
 
 
 @contextmanager
-def seed_put_back() -> Iterator[None]:
+def keras_seed_restored() -> Iterator[None]:
     """After it, what Keras draws at random follows from the seed that was set before, if there was one."""
     state = import_module(_STATE)
     before = {name: state.get_global_attribute(name) for name in _DRAWN}
@@ -132,7 +132,7 @@ def seed_put_back() -> Iterator[None]:
 
 
 @contextmanager
-def numpys_draws_put_back() -> Iterator[None]:
+def numpy_random_restored() -> Iterator[None]:
     """After it, NumPy draws what it would have drawn: what Keras imports draws from it, or JAX that it finds."""
     before = np.random.get_state()
     try:
@@ -142,7 +142,7 @@ def numpys_draws_put_back() -> Iterator[None]:
 
 
 @contextmanager
-def _random_put_back() -> Iterator[None]:
+def _python_random_restored() -> Iterator[None]:
     before = random.getstate()
     try:
         yield
@@ -150,7 +150,7 @@ def _random_put_back() -> Iterator[None]:
         random.setstate(before)
 
 
-drawn_as_before = Together(_random_put_back)
+python_random_restored = Together(_python_random_restored)
 """After it, Python's ``random`` draws what it would have drawn: Keras takes the seeds of its layers from there."""
 
 

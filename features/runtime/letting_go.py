@@ -17,7 +17,7 @@ from features.runtime.errors import BottleneckError
 
 
 @contextmanager
-def nothing_kept() -> Iterator[None]:
+def frames_cleared_on_failure() -> Iterator[None]:
     """Where what is within is stopped, or fails as can be expected, what its functions had at hand is let go of.
 
     What nobody expects keeps it: who looks for the cause wants to see it.

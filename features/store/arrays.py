@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from features.runtime.arithmetic import as_numpy_comes
+from features.runtime.arithmetic import with_default_errstate
 from features.runtime.errors import InputError
 from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import utc_text
@@ -232,7 +232,7 @@ def _alone(path: Path) -> FileArray:
     return array_in(path)
 
 
-@as_numpy_comes
+@with_default_errstate
 def arrays_to_store(
     arrays: Arrays,
     destination: str | os.PathLike[str],

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from features.hdf5.door import open_checked, opened, reading
 from features.hdf5.values import inner_dataset
-from features.runtime.arithmetic import as_numpy_comes
+from features.runtime.arithmetic import with_default_errstate
 from features.runtime.errors import InputError
 from features.runtime.files import replacing
 from features.runtime.lock import WriterLock
@@ -186,7 +186,7 @@ def article_header(article: ArticleFile, *, classes: tuple[str, ...], dtype: str
     )
 
 
-@as_numpy_comes
+@with_default_errstate
 def article_to_store(
     source: str | os.PathLike[str],
     destination: str | os.PathLike[str],
@@ -244,7 +244,7 @@ def pieces(rows: int, feature_shape: tuple[int, int, int]) -> Iterator[range]:
         yield range(start, min(start + step, rows))
 
 
-@as_numpy_comes
+@with_default_errstate
 def store_to_article(
     source: str | os.PathLike[str],
     destination: str | os.PathLike[str],

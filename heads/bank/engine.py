@@ -17,7 +17,7 @@ from heads.bank.exact import Finished, predict_exactly
 from heads.bank.head_state import HeadState, head_state, part_of
 from heads.bank.learning_rates import LearningRates
 from heads.bank.packing import HeadArrays, listed, named, unpack
-from heads.bank.pages import PageTable, Place
+from heads.bank.pages import PageTable, Placement
 from heads.bank.program import Held, Program, TrainingPlan, aligned
 from heads.bank.settings import HostSettings, bank_settings
 from heads.bank.shape import BankShape, StatePart
@@ -42,14 +42,14 @@ class Newcomer:
         seeds: One for each fold: first weights (``heads.model.weights.initial_weights``) and dropout masks.
         epochs: How long it trains; a head whose rate follows a cosine needs to know.
         states: One for each fold, from ``Engine.save_state``, to go on where it was; seeds are then the saved ones.
-        place: Where it was, see ``Engine.place_of``; taken again if it is free.
+        placement: Where it was, see ``Engine.placement_of``; taken again if it is free.
     """
 
     spec: HeadSpec
     seeds: tuple[int, ...] = ()
     epochs: int | None = None
     states: tuple[HeadState, ...] | None = None
-    place: Place | None = None
+    placement: Placement | None = None
 
 
 class Engine:
@@ -75,6 +75,7 @@ class Engine:
     Attributes:
         shape: As given.
         dtype: In force.
+        objective: As given.
         table: Who owns which page; read only.
         learning_rates: Of all heads; read only, see ``update_learning_rates``.
         specs: The head of each slot, or None.
@@ -158,7 +159,7 @@ class Engine:
 
     def _settle(self, newcomer: Newcomer, write: HeadWrites) -> int:
         spec = newcomer.spec
-        slot = self.table.place(spec, wanted=newcomer.place)
+        slot = self.table.place(spec, wanted=newcomer.placement)
         self.specs[slot] = spec
         where = self.table.places_of(slot)
         for fold in range(self.shape.folds):
@@ -192,13 +193,13 @@ class Engine:
             self.learning_rates.rates[:, slot] = 0
         write.run(self._program)
 
-    def place_of(self, slot: int) -> Place:
+    def placement_of(self, slot: int) -> Placement:
         """Returns where a head lies: its slot and its pages.
 
         Raises:
             KeyError: The slot holds no head.
         """
-        return slot, tuple(self.table.of(slot).tolist())
+        return slot, tuple(self.table.pages_of_slot(slot).tolist())
 
     def take_out(self, slot: int, *, fold: int = 0, which: Literal["best", "current"] = "best") -> Weights:
         """Copies a head's weights to the host, in the order of ``model.get_weights()``; the head stays.

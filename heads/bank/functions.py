@@ -73,14 +73,14 @@ def _last(functions: Sequence[Function], code: Tensor, arrays: Sequence[Tensor],
 
 def activations(names: Sequence[str]) -> list[Function]:
     """Returns the functions of these names, of one array."""
-    return [_of(ACTIVATIONS[name].forward) for name in names]
+    return [_on_keras_ops(ACTIVATIONS[name].forward) for name in names]
 
 
 def slopes(names: Sequence[str]) -> list[Function]:
     """Returns their derivatives."""
-    return [_of(ACTIVATIONS[name].slope) for name in names]
+    return [_on_keras_ops(ACTIVATIONS[name].slope) for name in names]
 
 
-def _of(formula: Function | None) -> Function:
+def _on_keras_ops(formula: Function | None) -> Function:
     assert formula is not None, "no activation of a search"
     return lambda values: formula(ops, values)

@@ -80,21 +80,22 @@ class _Tools:
             return function(*arrays)
         whole = arrays[0].shape[0]
 
-        def of(size: Any) -> Any:
+        def compute_first(size: Any) -> Any:
+            """Computes so many of the places, those in use first."""
             places, ranks = used.places[:size], tf.minimum(used.ranks, size - 1)
             found = function(*(tf.gather(array, places) for array in arrays))
             return tf.nest.map_structure(lambda array: tf.gather(array, ranks), found)
 
-        def all_of_them() -> Any:
+        def compute_all() -> Any:
             return function(*arrays)
 
         if not self._by_xla:
             if in_order:
-                return of(tf.maximum(used.count, 1))
-            return tf.cond(used.count < whole, lambda: of(tf.maximum(used.count, 1)), all_of_them)
+                return compute_first(tf.maximum(used.count, 1))
+            return tf.cond(used.count < whole, lambda: compute_first(tf.maximum(used.count, 1)), compute_all)
         *fewer, _ = _sizes(whole, sizes)
         which = tf.reduce_sum(tf.cast(used.count > tf.constant(fewer, tf.int32), tf.int32))
-        return tf.switch_case(which, [*(partial(of, size) for size in fewer), all_of_them])
+        return tf.switch_case(which, [*(partial(compute_first, size) for size in fewer), compute_all])
 
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if not self._compiled:
@@ -129,8 +130,8 @@ class BankProgram:
         self._update_moments, self._update_weights = _fused(self._assign_moments), _fused(self._assign_weights)
         self._keep = _fused(self._keep_improved)
         self._put_at = {sort: _fused(_put) for sort in shape.arrays}
-        self._train_epoch = tf.function(self._loop, autograph=False, reduce_retracing=True)
-        self._train_batch = tf.function(self._one, autograph=False)
+        self._train_epoch = tf.function(self._train_loop, autograph=False, reduce_retracing=True)
+        self._train_batch = tf.function(self._train_one, autograph=False)
         self._predict_all = tf.function(self._predict_loop, autograph=False)
         self._predict_batch = tf.function(self._predict_one, autograph=False)
 
@@ -173,17 +174,17 @@ class BankProgram:
         self, improved: npt.NDArray[np.bool_], owner: npt.NDArray[np.int32], page_of_tile: npt.NDArray[np.int32]
     ) -> None:
         """See ``Program``."""
-        for mine, state in zip(improved, self._state, strict=True):
-            if mine.any():
-                self._keep(state["weights"], state["best"], *_tensors((mine, owner, page_of_tile)))
+        for of_fold, state in zip(improved, self._state, strict=True):
+            if of_fold.any():
+                self._keep(state["weights"], state["best"], *_tensors((of_fold, owner, page_of_tile)))
 
     def write(self, sort: Sort, where: npt.NDArray[np.int32], values: Values) -> None:
         """See ``Program``."""
         # Not by the variables' own scatter: it makes every later read of them a copy.
         for fold in np.unique(where[:, 0]):
-            mine = np.flatnonzero(where[:, 0] == fold)
-            for start in range(0, len(mine), CHUNK):
-                chunk = mine[start : start + CHUNK]
+            of_fold = np.flatnonzero(where[:, 0] == fold)
+            for start in range(0, len(of_fold), CHUNK):
+                chunk = of_fold[start : start + CHUNK]
                 new = {
                     part: {name: filled(array[chunk]) for name, array in arrays.items()}
                     for part, arrays in values.items()
@@ -195,13 +196,13 @@ class BankProgram:
         """See ``Program``."""
         state, laid = self._state[fold][part], {}
         for sort, names in self._shape.arrays.items():
-            mine = (*names, "steps") if sort == "slots" else names
-            laid[sort] = {name: tf.gather(state[name], where[sort]).numpy() for name in mine if name in state}
+            present = (*names, "steps") if sort == "slots" else names
+            laid[sort] = {name: tf.gather(state[name], where[sort]).numpy() for name in present if name in state}
         return laid
 
     # --- traced -----------------------------------------------------------------------------------------------
 
-    def _loop(self, settings: Any, held: Held, plan: TrainingPlan) -> Any:
+    def _train_loop(self, settings: Any, held: Held, plan: TrainingPlan) -> Any:
         self.traces += 1
 
         def step(number: Any, losses: Any) -> Any:
@@ -212,7 +213,7 @@ class BankProgram:
         steps = tf.shape(plan.folds)[0]
         return tf.while_loop(lambda number, _: number < steps, step, start, parallel_iterations=1)[1]
 
-    def _one(self, settings: Any, batch: Batch, fold: Any, losses: Any) -> Any:
+    def _train_one(self, settings: Any, batch: Batch, fold: Any, losses: Any) -> Any:
         self.traces += 1
         return self._train(settings, batch._replace(features=self._rows(batch.features)), fold, losses)
 
@@ -311,8 +312,8 @@ def fast_in_bfloat16() -> bool:
     """Whether products in bfloat16 beat those in float32."""
     if tf.config.list_physical_devices("GPU"):
         return True
-    told = Path("/proc/cpuinfo")
-    flags = told.read_text(encoding="utf-8", errors="replace") if told.exists() else ""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 

@@ -65,32 +65,32 @@ class PageByPage:
         layer, shape, dtype, kept = self._layer, self._shape, self._layer.dtype, kept_as(self._layer.dtype)
         hidden = bits(ops.reshape(hidden, (-1, PAGE, hidden.shape[-1])))  # (N, S·B) to (M, 16, S·B)
         pages = hidden.shape[0]
-        found = {}
+        start = {}
         if shape.flattens:
-            found["flat"] = ops.zeros((pages, PAGE, self._values), kept)
+            start["flat"] = ops.zeros((pages, PAGE, self._values), kept)
         if shape.pools:
-            found["pooled"] = ops.zeros((pages, PAGE, shape.pooled_values, layer.batch), kept)
+            start["pooled"] = ops.zeros((pages, PAGE, shape.pooled_values, layer.batch), kept)
         if norm is not None:
-            found |= {"mean": ops.zeros((pages, PAGE), "float32"), "variance": ops.zeros((pages, PAGE), "float32")}
+            start |= {"mean": ops.zeros((pages, PAGE), "float32"), "variance": ops.zeros((pages, PAGE), "float32")}
 
-        def body(number: Tensor, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        def body(number: Tensor, carry: dict[str, Tensor]) -> dict[str, Tensor]:
             page = ops.take(lane.used.places, number, axis=0)
-            mine, channels, own = self._of_page(hidden, page), _channels(lane, page), _norm_of(norm, page)
-            found = dict(found)
-            if own is not None:
+            page_hidden, channels, page_norm = self._of_page(hidden, page), _channels(lane, page), _norm_of(norm, page)
+            carry = dict(carry)
+            if page_norm is not None:
                 if training:
-                    own = Norm(own.beta, *layer.batch_statistics(mine, channels))
-                found["mean"] = put(found["mean"], page, own.mean)
-                found["variance"] = put(found["variance"], page, own.variance)
-            values = layer.activation_forward(mine, own, channels, training=training)
+                    page_norm = Norm(page_norm.beta, *layer.batch_statistics(page_hidden, channels))
+                carry["mean"] = put(carry["mean"], page, page_norm.mean)
+                carry["variance"] = put(carry["variance"], page, page_norm.variance)
+            values = layer.activation_forward(page_hidden, page_norm, channels, training=training)
             if shape.flattens:
                 once = ops.minimum(at(lane.pages["tile_count"], page), 1)  # a loop, as it writes where its array lies
-                found["flat"] = ops.fori_loop(0, once, lambda _, flat: put(flat, page, values, dtype), found["flat"])
+                carry["flat"] = ops.fori_loop(0, once, lambda _, flat: put(flat, page, values, dtype), carry["flat"])
             if shape.pools:
-                found["pooled"] = put(found["pooled"], page, layer.pool_forward(values, channels), dtype)
-            return found
+                carry["pooled"] = put(carry["pooled"], page, layer.pool_forward(values, channels), dtype)
+            return carry
 
-        found = ops.fori_loop(0, lane.used.count, body, found)
+        found = ops.fori_loop(0, lane.used.count, body, start)
         flat, pooled = (_values_of(found.get(name), dtype) for name in ("flat", "pooled"))
         if flat is not None:
             flat = ops.reshape(flat, (-1, PAGE * shape.positions, layer.batch))  # (M, 16, S·B) to (M, 16·S, B)
@@ -108,12 +108,12 @@ class PageByPage:
             tiles = bits(ops.reshape(tiles, (-1, PAGE, self._values)))  # (T, 16·S, B) to (T, 16, S·B)
         if pooled is not None:
             pooled = bits(ops.reshape(pooled, (-1, PAGE, self._shape.pooled_values, layer.batch)))  # (M, 16, Q, B)
-        start = ops.zeros(paged.shape, kept_as(dtype)) if over is None else bits(ops.reshape(over, paged.shape))
-        found = {"error": start}
+        blank = ops.zeros(paged.shape, kept_as(dtype)) if over is None else bits(ops.reshape(over, paged.shape))
+        start = {"error": blank}
         if norm is not None:
-            found["beta"] = ops.zeros((paged.shape[0], PAGE), "float32")
+            start["beta"] = ops.zeros((paged.shape[0], PAGE), "float32")
 
-        def flat(page: Tensor) -> Tensor:
+        def flat_error(page: Tensor) -> Tensor:
             """The sum over a page's tiles, of which it has one at least."""
             places, count = at(lane.pages["tiles"], page), at(lane.pages["tile_count"], page)
 
@@ -122,18 +122,18 @@ class PageByPage:
 
             return ops.fori_loop(1, count, lambda part, total: total + tile(part), tile(0))
 
-        def body(number: Tensor, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        def body(number: Tensor, carry: dict[str, Tensor]) -> dict[str, Tensor]:
             page = ops.take(lane.used.places, number, axis=0)
-            mine, channels, own = self._of_page(paged, page), _channels(lane, page), _norm_of(norm, page)
+            page_hidden, channels, page_norm = self._of_page(paged, page), _channels(lane, page), _norm_of(norm, page)
             error = None if pooled is None else at(pooled, page, dtype)
-            error = layer.pool_backward(lambda: flat(page), error, mine, own, channels)
-            error, beta = layer.activation_backward(mine, error, own, channels)
-            found = {**found, "error": put(found["error"], page, error, dtype)}
+            error = layer.pool_backward(lambda: flat_error(page), error, page_hidden, page_norm, channels)
+            error, beta = layer.activation_backward(page_hidden, error, page_norm, channels)
+            carry = {**carry, "error": put(carry["error"], page, error, dtype)}
             if beta is not None:
-                found["beta"] = put(found["beta"], page, beta)
-            return found
+                carry["beta"] = put(carry["beta"], page, beta)
+            return carry
 
-        found = ops.fori_loop(0, lane.used.count, body, found)
+        found = ops.fori_loop(0, lane.used.count, body, start)
         return ops.reshape(_values_of(found["error"], dtype), hidden.shape), found.get("beta")
 
     def _of_page(self, bits_of_pages: Tensor, page: Tensor) -> Tensor:
@@ -149,16 +149,16 @@ class WholePasses:
     def forward(self, hidden: Tensor, norm: Norm | None, lane: Lane, *, training: bool) -> tuple[Active, Norm | None]:
         """See ``Passes``."""
         layer, shape = self._layer, self._shape
-        channels, own = _channels(lane, None), _norm_of(norm, None)
-        if own is not None and training:
-            own = Norm(own.beta, *layer.batch_statistics(hidden, channels))
-        values = layer.activation_forward(hidden, own, channels, training=training)
+        channels, channel_norm = _channels(lane, None), _norm_of(norm, None)
+        if channel_norm is not None and training:
+            channel_norm = Norm(channel_norm.beta, *layer.batch_statistics(hidden, channels))
+        values = layer.activation_forward(hidden, channel_norm, channels, training=training)
         flat = pooled = None
         if shape.flattens:  # (N, S·B) to (M, 16·S, B)
             flat = ops.reshape(ops.cast(values, layer.dtype), (-1, PAGE * shape.positions, layer.batch))
         if shape.pools:  # (N, Q, B) to (M, 16·Q, B)
             pooled = ops.reshape(layer.pool_forward(values, channels), (-1, PAGE * shape.pooled_values, layer.batch))
-        return Active(flat, pooled), None if own is None else Norm(*(_in_pages(array) for array in own))
+        return Active(flat, pooled), None if channel_norm is None else Norm(*map(_in_pages, channel_norm))
 
     def backward(
         self, hidden: Tensor, back: Arrays, norm: Norm | None, lane: Lane, over: Tensor | None = None
@@ -166,11 +166,11 @@ class WholePasses:
         """See ``Passes``."""
         del over
         layer, pooled = self._layer, back.get("pooled")
-        channels, own = _channels(lane, None), _norm_of(norm, None)
+        channels, channel_norm = _channels(lane, None), _norm_of(norm, None)
         # (M, 16·Q, B) to (N, Q, B)
         error = None if pooled is None else ops.reshape(pooled, (-1, self._shape.pooled_values, layer.batch))
-        error = layer.pool_backward(lambda: self._of_pages(back["tiles"], lane), error, hidden, own, channels)
-        error, beta = layer.activation_backward(hidden, error, own, channels)
+        error = layer.pool_backward(lambda: self._of_pages(back["tiles"], lane), error, hidden, channel_norm, channels)
+        error, beta = layer.activation_backward(hidden, error, channel_norm, channels)
         return error, None if beta is None else _in_pages(beta)
 
     def _of_pages(self, tiles: Tensor, lane: Lane) -> Tensor:
@@ -178,9 +178,9 @@ class WholePasses:
         parts = np.arange(self._shape.tiles_in_page)
         total: Tensor = 0.0
         for part in parts:
-            there = (lane.pages["tile_count"] > part)[:, None, None]
-            mine = ops.take(tiles, lane.pages["tiles"][:, part], axis=0)  # (T, 16·S, B) to (M, 16·S, B)
-            total = total + ops.where(there, ops.cast(mine, "float32"), 0.0)
+            has_part = (lane.pages["tile_count"] > part)[:, None, None]
+            errors = ops.take(tiles, lane.pages["tiles"][:, part], axis=0)  # (T, 16·S, B) to (M, 16·S, B)
+            total = total + ops.where(has_part, ops.cast(errors, "float32"), 0.0)
         return ops.reshape(total, (-1, self._shape.positions * self._layer.batch))
 
 
@@ -190,8 +190,8 @@ def _channels(lane: Lane, page: Tensor | None) -> Channels:
     if page is None:
         whole = {name: ops.repeat(codes[name], PAGE, axis=0) for name in ("activation", "pooling")}
         return Channels(**whole, **{name: ops.reshape(array, (-1,)) for name, array in numbers.items()})
-    own = {name: at(codes[name], page) for name in ("activation", "pooling")}
-    return Channels(**own, **{name: at(array, page) for name, array in numbers.items()})
+    code = {name: at(codes[name], page) for name in ("activation", "pooling")}
+    return Channels(**code, **{name: at(array, page) for name, array in numbers.items()})
 
 
 def _norm_of(norm: Norm | None, page: Tensor | None) -> Norm | None:

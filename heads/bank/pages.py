@@ -13,7 +13,7 @@ from heads.model.spec import HeadSpec
 
 FREE = -1
 """Owner of a page that no head owns, and page of a tile that no page owns."""
-Place = tuple[int, tuple[int, ...]]
+Placement = tuple[int, tuple[int, ...]]
 """A slot and its pages."""
 
 
@@ -62,7 +62,7 @@ class PageTable:
         """Whether a head can be placed."""
         return self.free_room.holds(self._shape.needed_by([spec]))
 
-    def place(self, spec: HeadSpec, *, wanted: Place | None = None) -> int:
+    def place(self, spec: HeadSpec, *, wanted: Placement | None = None) -> int:
         """Gives the lowest free slot the lowest free pages and tiles, which need not be neighbours; returns the slot.
 
         Of several lanes, each page is the lowest free one of the lane that has fewest in use.
@@ -78,14 +78,12 @@ class PageTable:
         if not self.has_room(spec):
             free = f"at most {self.free} free ones, {self.free_tiles} tiles and {self.free_slots} slots"
             raise ValueError(f"pages: expected {free}, found a head of {pages} and {tiles} tiles")
-        taken = self._taken()
-        slot = next(slot for slot in range(self._shape.slots) if slot not in taken)
-        where = np.flatnonzero(self.owner == FREE)
-        inside = wanted is not None and wanted[0] not in taken and 0 <= wanted[0] < self._shape.slots
-        if wanted and inside and set(wanted[1]) <= set(where.tolist()) and len(set(wanted[1])) == pages:
+        if wanted is not None and self._is_free(wanted, pages):
             slot, where = wanted[0], np.sort(np.array(wanted[1], np.int64))
         else:
-            where = self._evenly(where, pages)
+            taken = self._taken()
+            slot = next(slot for slot in range(self._shape.slots) if slot not in taken)
+            where = self._evenly(np.flatnonzero(self.owner == FREE), pages)
         self.owner[where], self.page_in_head[where] = slot, np.arange(pages)
         own = np.flatnonzero(self.page_of_tile == FREE)[:tiles]
         self.page_of_tile[own] = np.repeat(where, tiles // pages)
@@ -99,7 +97,7 @@ class PageTable:
         self.page_of_tile[where["tiles"]], self.part_of_tile[where["tiles"]] = FREE, 0
         return where
 
-    def of(self, slot: int) -> npt.NDArray[np.int64]:
+    def pages_of_slot(self, slot: int) -> npt.NDArray[np.int64]:
         """Returns the pages of a slot in the order of the head's channels.
 
         Raises:
@@ -116,7 +114,7 @@ class PageTable:
         Raises:
             KeyError: There is no head.
         """
-        pages = self.of(slot)
+        pages = self.pages_of_slot(slot)
         tiles = np.flatnonzero(np.isin(self.page_of_tile, pages))
         tiles = tiles[np.lexsort((self.part_of_tile[tiles], self.page_of_tile[tiles]))]
         return {"pages": pages, "tiles": tiles, "slots": np.array([slot])}
@@ -141,6 +139,13 @@ class PageTable:
             **_listed("used_tiles", self.page_of_tile != FREE, order=lane_of_tile),
             **_listed("used_slots", np.isin(np.arange(self._shape.slots), self.owner)),
         }
+
+    def _is_free(self, wanted: Placement, count: int) -> bool:
+        """Whether a slot and ``count`` pages, which come from a file, are there and nobody's."""
+        slot, pages = wanted
+        free = set(np.flatnonzero(self.owner == FREE).tolist())
+        is_free_slot = 0 <= slot < self._shape.slots and slot not in self._taken()
+        return is_free_slot and set(pages) <= free and len(set(pages)) == count
 
     def _taken(self) -> set[int]:
         return set(self.owner[self.owner != FREE].tolist())

@@ -55,18 +55,18 @@ class Update:
         slot = {"trains": trains}
         if True in self.shape.sgd:
             slot |= {"sgd": settings["sgd"], "momentum": settings["momentum"], "rate": settings["learning_rate"]}
-        of = self._of_places(slot, settings)
+        per_place = self._of_places(slot, settings)
         new: State = {"first": {}, "second": {}, "counters": {"steps": steps}}
         for name in self.shape.trained:
             first, second = state["first"][name], state["second"][name]
             gradient = ops.cast(gradients.weights[name], "float32")
-            own = {key: as_deep(vector, first) for key, vector in of[self._sort_of[name]].items()}
+            numbers = {key: as_deep(vector, first) for key, vector in per_place[self._sort_of[name]].items()}
             updated = first + (gradient - first) * (1 - ADAM_BETAS[0])
             if True in self.shape.sgd:  # whose velocity is what is added to the weights
-                updated = ops.where(own["sgd"], first * own["momentum"] - gradient * own["rate"], updated)
-            new["first"][name] = ops.where(own["trains"], updated, first)
+                updated = ops.where(numbers["sgd"], first * numbers["momentum"] - gradient * numbers["rate"], updated)
+            new["first"][name] = ops.where(numbers["trains"], updated, first)
             new["second"][name] = ops.where(
-                own["trains"], second + (ops.square(gradient) - second) * (1 - ADAM_BETAS[1]), second
+                numbers["trains"], second + (ops.square(gradient) - second) * (1 - ADAM_BETAS[1]), second
             )
         return new, ops.where(trains, losses + gradients.loss, losses)
 
@@ -85,20 +85,20 @@ class Update:
         }
         if True in self.shape.sgd:
             slot["sgd"] = settings["sgd"]
-        of = self._of_places(slot, settings)
+        per_place = self._of_places(slot, settings)
         new = dict(weights)
         for name in self.shape.trained:
-            own = {key: as_deep(vector, weights[name]) for key, vector in of[self._sort_of[name]].items()}
+            numbers = {key: as_deep(vector, weights[name]) for key, vector in per_place[self._sort_of[name]].items()}
             first = moments["first"][name]
-            step = first * own["alpha"] / (ops.sqrt(moments["second"][name]) + ADAM_EPSILON)
+            step = first * numbers["alpha"] / (ops.sqrt(moments["second"][name]) + ADAM_EPSILON)
             if True in self.shape.sgd:
-                step = ops.where(own["sgd"], -first, step)
-            moved = weights[name] - weights[name] * own["decay"] - step
-            new[name] = ops.where(own["trains"], moved, weights[name])
+                step = ops.where(numbers["sgd"], -first, step)
+            moved = weights[name] - weights[name] * numbers["decay"] - step
+            new[name] = ops.where(numbers["trains"], moved, weights[name])
         for name, now in gradients.statistics.items():
             norm = ops.take(settings["batch_norm"], ops.maximum(settings["owner"], 0), axis=0)
-            moves = ops.logical_and(of["pages"]["trains"], norm)[:, None]
-            moved = weights[name] + (now - weights[name]) * of["pages"]["share"][:, None]
+            moves = ops.logical_and(per_place["pages"]["trains"], norm)[:, None]
+            moved = weights[name] + (now - weights[name]) * per_place["pages"]["share"][:, None]
             new[name] = ops.where(moves, moved, weights[name])
         return new
 
@@ -112,9 +112,9 @@ class Update:
             owner: (P,) int32.
             page_of_tile: (T,) int32.
         """
-        of = self._of_places({"trains": improved}, {"owner": owner, "page_of_tile": page_of_tile})
+        per_place = self._of_places({"trains": improved}, {"owner": owner, "page_of_tile": page_of_tile})
         return {
-            name: ops.where(as_deep(of[self._sort_of[name]]["trains"], best[name]), weights[name], best[name])
+            name: ops.where(as_deep(per_place[self._sort_of[name]]["trains"], best[name]), weights[name], best[name])
             for name in best
         }
 

@@ -86,17 +86,17 @@ def _caveat(part: Part, metadata: HeadMetadata, store: FeatureSource) -> str:
     refit, own = metadata.refit, is_trained_on(metadata, store)
     again = refit is not None and part is Part.VALIDATION and part.value in refit.parts
     refit_on_it = refit is not None and is_one_of(refit.stores, store)
-    told = []
+    caveats = []
     if (own and (part is Part.ALL or again)) or (not own and refit_on_it):
-        told.append("includes the rows that the head was trained on: its score on new images will be lower")
+        caveats.append("includes the rows that the head was trained on: its score on new images will be lower")
     elif not own and metadata.store_fingerprint:
-        told.append(
+        caveats.append(
             "is not the store that the head was trained on: if it holds images of that one, its score on new images"
             " will be lower"
         )
     elif own and part is Part.VALIDATION:
-        told.append(
+        caveats.append(
             "are the rows by which its epoch was chosen, and it among other heads: its score on new images will be"
             " lower"
         )
-    return "; ".join(filter(None, (*told, what_is_lost(metadata, store.header))))
+    return "; ".join(filter(None, (*caveats, what_is_lost(metadata, store.header))))

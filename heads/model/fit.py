@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from features.rows.feed import EpochPlan, Feed, plan_epoch, plan_fold_epoch
 from features.runtime.errors import BottleneckError
-from features.runtime.keras_settings import session_apart
+from features.runtime.keras_settings import separate_keras_session
 from features.store.schema import Rows
 from heads.metrics.scoring import (
     DIVERGED,
@@ -107,7 +107,7 @@ def train_solo(
         DivergedError: Loss or weights stopped being finite.
     """
     batches = Batches(train, schedule)
-    with session_apart():
+    with separate_keras_session():
         model = build_head(spec, train.shape, len(train.store.classes), seed=seed)
         model.set_weights(without_statistics(spec, model.get_weights()))
         recorder = Recorder(batches, validation, schedule.objective, settle=partial(unbiased, spec))
@@ -115,9 +115,9 @@ def train_solo(
         compile_head(model, spec)
         callbacks = [recorder, _rates(spec, schedule.epochs), best, _Listener(recorder, on_epoch)]
         model.fit(batches, epochs=schedule.epochs, shuffle=False, verbose=0, callbacks=callbacks)
-        probabilities, found = recorder.score_finished(best.weights)
+        probabilities, finished = recorder.score_finished(best.weights)
     curve = tuple(recorder.curve)
-    return TrainedHead(spec, best.weights, replace(curve[best.index], validation=found), curve, probabilities)
+    return TrainedHead(spec, best.weights, replace(curve[best.index], validation=finished), curve, probabilities)
 
 
 def compile_head(model: Any, spec: HeadSpec) -> None:
@@ -187,11 +187,11 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     def start(self, epoch: int) -> None:
         """Plans an epoch of this head, counted from 0."""
         schedule, views = self._schedule, self.feed.views
-        size, seed, at = schedule.batch_size, schedule.plan_seed, schedule.first_epoch + epoch
+        size, seed, planned = schedule.batch_size, schedule.plan_seed, schedule.first_epoch + epoch
         if not self._folds:
-            self.plan = plan_epoch(self.feed.rows, batch_size=size, views=views, seed=seed, epoch=at)
+            self.plan = plan_epoch(self.feed.rows, batch_size=size, views=views, seed=seed, epoch=planned)
             return
-        plan, fold_of_batch = plan_fold_epoch(self._folds, batch_size=size, views=views, seed=seed, epoch=at)
+        plan, fold_of_batch = plan_fold_epoch(self._folds, batch_size=size, views=views, seed=seed, epoch=planned)
         kept = fold_of_batch != self._left_out
         self.plan = EpochPlan(plan.rows[kept], plan.views[kept])
 

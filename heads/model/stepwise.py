@@ -20,7 +20,7 @@ import numpy as np
 
 from features.rows.feed import Feed
 from features.runtime.errors import BottleneckError
-from features.runtime.keras_settings import seed_put_back
+from features.runtime.keras_settings import keras_seed_restored
 from features.runtime.stopping import heeding_stops
 from features.runtime.text import printable, shortened
 from heads.metrics.scoring import EpochRecord, Objective, Probabilities, Score
@@ -64,7 +64,7 @@ class Trainee:
     where: str = ""
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
+    def translated_errors(self) -> Iterator[None]:
         """Says in a line what a model of the user's own stumbles over."""
         try:
             yield
@@ -104,7 +104,7 @@ def seeded(seed: int) -> Iterator[None]:
 
     Another thread that comes here waits until this one has left.
     """
-    with _drawing, seed_put_back():
+    with _drawing, keras_seed_restored():
         python, numpy = random.getstate(), np.random.get_state()
         with without_tensorflow():
             keras.utils.set_random_seed(seed)
@@ -160,7 +160,7 @@ def try_step(trainee: Trainee, feature_shape: tuple[int, int, int], classes: int
     labels = np.arange(2 * classes) % classes
     features = np.random.default_rng(0).random((len(labels), *feature_shape), np.float32)
     targets = np.eye(classes, dtype=np.float32)[labels] if trainee.one_hot else labels
-    with trainee.at_work():
+    with trainee.translated_errors():
         trainee.model.train_on_batch(features, targets, sample_weight=np.ones(len(labels), np.float32))
 
 
@@ -190,19 +190,19 @@ def train_together(
         TrainingError: A model of the user's own raised something.
     """
     recorders = [
-        Recorder(batch, feed, objective, settle=one.settle)
-        for one, batch, feed in zip(trainees, batches, validations, strict=True)
+        Recorder(batch, feed, objective, settle=trainee.settle)
+        for trainee, batch, feed in zip(trainees, batches, validations, strict=True)
     ]
-    for one in trainees:
-        if one.plateau is not None:
-            one.plateau.set_model(one.model)
-            one.plateau.on_train_begin()
+    for trainee in trainees:
+        if trainee.plateau is not None:
+            trainee.plateau.set_model(trainee.model)
+            trainee.plateau.on_train_begin()
     curve: list[EpochRecord] = []
     best: EpochRecord | None = None
     weights: list[Weights] = []
     for epoch in range(epochs):
-        for one, batch, recorder in zip(trainees, batches, recorders, strict=True):
-            _fit_epoch(one, batch, epoch, recorder)
+        for trainee, batch, recorder in zip(trainees, batches, recorders, strict=True):
+            _fit_epoch(trainee, batch, epoch, recorder)
         curve.append(_mean([recorder.curve[-1] for recorder in recorders]))
         if curve[-1].replaces(best, last_counts=last_counts):
             best = curve[-1]
@@ -211,9 +211,9 @@ def train_together(
             break
     assert best is not None
     finished = []
-    for one, recorder, mine in zip(trainees, recorders, weights, strict=True):
-        with one.at_work():
-            finished.append(recorder.score_finished(mine))
+    for trainee, recorder, of_best in zip(trainees, recorders, weights, strict=True):
+        with trainee.translated_errors():
+            finished.append(recorder.score_finished(of_best))
     probabilities, scores = zip(*finished, strict=True)
     return TrainedTogether(weights, replace(best, validation=Score.mean(scores)), tuple(curve), list(probabilities))
 
@@ -246,9 +246,9 @@ def train_for(trainee: Trainee, batches: Batches, rates: Sequence[float], *, epo
     return weights
 
 
-def _fit_epoch(one: Trainee, batches: Batches, epoch: int, recorder: Recorder | None = None) -> None:
-    with one.at_work():
-        one.model.fit(
+def _fit_epoch(trainee: Trainee, batches: Batches, epoch: int, recorder: Recorder | None = None) -> None:
+    with trainee.translated_errors():
+        trainee.model.fit(
             batches,
             initial_epoch=epoch,
             epochs=epoch + 1,
@@ -256,8 +256,8 @@ def _fit_epoch(one: Trainee, batches: Batches, epoch: int, recorder: Recorder | 
             verbose=0,
             callbacks=[] if recorder is None else [recorder],
         )
-        if recorder is not None and one.plateau is not None:
-            one.plateau.on_epoch_end(epoch, {"val_loss": recorder.curve[-1].validation.loss})
+        if recorder is not None and trainee.plateau is not None:
+            trainee.plateau.on_epoch_end(epoch, {"val_loss": recorder.curve[-1].validation.loss})
 
 
 def _mean(records: Sequence[EpochRecord]) -> EpochRecord:

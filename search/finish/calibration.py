@@ -17,36 +17,38 @@ from search.record.results import Calibration
 from search.setup.data import SearchData
 
 
-def temperature_of(called: Sequence[Probabilities], data: SearchData) -> float | None:
+def temperature_of(probabilities: Sequence[Probabilities], data: SearchData) -> float | None:
     """Returns one temperature for all repeats of a head: each of them is a head like the one that leaves.
 
     Args:
-        called: What each makes of the validation rows, (rows, classes).
+        probabilities: What each makes of the validation rows, (rows, classes).
         data: Has these rows.
 
     Returns:
         The temperature; None where there is no row to fit it on.
     """
-    if not called or not data.has_known_class.any():
+    if not probabilities or not data.has_known_class.any():
         return None
-    return fit_temperature(*_known(called, data), repeats=len(called))
+    return fit_temperature(*_known(probabilities, data), repeats=len(probabilities))
 
 
-def calibration_of(called: Sequence[Probabilities], temperature: float | None, data: SearchData) -> Calibration | None:
+def calibration_of(
+    probabilities: Sequence[Probabilities], temperature: float | None, data: SearchData
+) -> Calibration | None:
     """Returns what a temperature makes of the rows that it was fitted on; None where there are none.
 
     Args:
-        called: As for ``temperature_of``.
+        probabilities: As for ``temperature_of``.
         temperature: What that gave.
         data: Likewise.
     """
     if temperature is None:
         return None
-    return Calibration(**describe_calibration(*_known(called, data), temperature))
+    return Calibration(**describe_calibration(*_known(probabilities, data), temperature))
 
 
-def _known(called: Sequence[Probabilities], data: SearchData) -> tuple[Probabilities, npt.NDArray[np.int32]]:
+def _known(probabilities: Sequence[Probabilities], data: SearchData) -> tuple[Probabilities, npt.NDArray[np.int32]]:
     """The rows of classes that the heads know, and their labels, of one repeat after the other."""
     known = data.has_known_class
-    labels = np.tile(data.validation_labels[known], len(called))
-    return np.concatenate([one[known] for one in called]), labels
+    labels = np.tile(data.validation_labels[known], len(probabilities))
+    return np.concatenate([one[known] for one in probabilities]), labels

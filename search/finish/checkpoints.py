@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 
 from features.runtime.errors import InputError
 from features.runtime.files import disk_error, left_of
-from features.runtime.keras_settings import session_apart
+from features.runtime.keras_settings import separate_keras_session
 from features.runtime.lock import WriterLock
 from heads.files.head_file import Head, read_head, save_head
 from heads.files.metadata import HeadMetadata
@@ -223,8 +223,8 @@ class TopCheckpoints:
         kept = {path_of(folder, number) for number in self._kept()}
         surpassed = {path: number for path, number in trial_heads(folder).items() if path not in kept}
         if surpassed and not self.alone:  # a head is on the disk before its trial is told
-            told = {trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()}
-            surpassed = {path: number for path, number in surpassed.items() if number in told}
+            finished = {trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()}
+            surpassed = {path: number for path, number in surpassed.items() if number in finished}
         for path in surpassed:
             path.unlink(missing_ok=not self.alone)
 
@@ -252,7 +252,7 @@ class TopCheckpoints:
         return path
 
     def _try_saving(self, head: OwnSpec, number: int, weights: Weights) -> None:
-        with session_apart():
+        with separate_keras_session():
             model = self._rebuild(head, number)
             model.set_weights(weights)
             problem = why_not_saved(lambda: self._rebuild(head, number), model, self._own.feature_shape)

@@ -25,8 +25,8 @@ from search.finish.baseline import one_at_a_time
 from search.finish.checkpoints import TopCheckpoints
 from search.finish.choice import Choice, choose
 from search.finish.cost import cost_of_use
-from search.finish.departing import Departing, copies_of, train_departing
 from search.finish.export_choice import why_not_together
+from search.finish.final_heads import FinalHeads, copies_of, train_final_heads
 from search.finish.held_out import RecommendedHeads, ToTest, note_tested, score_on_test
 from search.finish.incidents import incidents
 from search.finish.recommendation import entrants, recommend
@@ -114,7 +114,7 @@ def conclude(
     earlier: HeldOutTest | None = None,
     on_stage: OnStage = untold,
 ) -> Summary:
-    """Trains, calibrates and tests what leaves the study.
+    """Trains, calibrates and tests the final heads.
 
     Args:
         choice: See ``choose``.
@@ -132,46 +132,47 @@ def conclude(
     """
     searched = checkpoints.searched
     first = searched.data.first
-    departing = train_departing(choice, checkpoints, on_stage=on_stage)
-    ensemble = departing.ensemble(first)
-    recommended, apart = _recommend(departing, searched)
+    final = train_final_heads(choice, checkpoints, on_stage=on_stage)
+    ensemble = final.ensemble(first)
+    recommended, excluded = _recommend(final, searched)
     if first.test is not None:
         on_stage(Stage.TEST)
     to_test = ToTest(
-        heads=departing.heads,
+        heads=final.heads,
         winner=choice.trial,
-        article=departing.article,
+        article=final.article,
         ensemble=ensemble,
         recommended=_recommended_heads(searched.folder, choice, recommended),
     )
-    used = partial(note_tested, searched.study) if searched.config.storage else None
-    test = score_on_test(searched.data, to_test, earlier=earlier, used=used, read=checkpoints.read)
-    why_apart = (
-        f"{NAMES[kind]} is no candidate to be recommended: no file can hold it, as {why}" for kind, why in apart.items()
+    note_use = partial(note_tested, searched.study) if searched.config.storage else None
+    test = score_on_test(searched.data, to_test, earlier=earlier, note_use=note_use, read=checkpoints.read)
+    why_excluded = (
+        f"{NAMES[kind]} is no candidate to be recommended: no file can hold it, as {why}"
+        for kind, why in excluded.items()
     )
     return replace(
         counted,
         finalists=choice.describe(),
         ensemble=ensemble,
         recommendation=recommended,
-        refit=departing.winner_refit(searched),
-        calibration=departing.winner_calibration(first),
+        refit=final.winner_refit(searched),
+        calibration=final.winner_calibration(first),
         test=test,
         verdict=verdict(test, alone=counted.trials == 1),
-        notes=(*departing.lost.values(), *why_apart),
+        notes=(*final.lost.values(), *why_excluded),
     )
 
 
-def _recommend(departing: Departing, searched: Searched) -> tuple[Recommendation | None, dict[Kind, str]]:
+def _recommend(final: FinalHeads, searched: Searched) -> tuple[Recommendation | None, dict[Kind, str]]:
     """What is recommended, and why averages are no candidates: one that no file can hold is none."""
-    choice, members, copies = departing.choice, departing.members, departing.copies
+    choice, members, copies = final.choice, final.members, final.copies
     winners = copies_of(searched.folder, choice.trial, copies.get(choice.trial, 0))
     averaged: dict[Kind, list[Path]] = {ENSEMBLE: list(members.values()), REPEATS: winners}
-    apart = {kind: why for kind, paths in averaged.items() if (why := why_not_together(paths, with_backbone=True))}
-    if REPEATS in apart:
+    excluded = {kind: why for kind, paths in averaged.items() if (why := why_not_together(paths, with_backbone=True))}
+    if REPEATS in excluded:
         copies[choice.trial] = 1
-    compared = entrants(choice.finalists, () if ENSEMBLE in apart else list(members), copies)
-    return recommend(compared, searched.data.first, searched.config.objective), apart
+    compared = entrants(choice.finalists, () if ENSEMBLE in excluded else list(members), copies)
+    return recommend(compared, searched.data.first, searched.config.objective), excluded
 
 
 def _recommended_heads(folder: Path, choice: Choice, recommended: Recommendation | None) -> RecommendedHeads | None:

@@ -211,16 +211,16 @@ def _title(kind: HeadMetadata, kinds: Sequence[HeadMetadata]) -> str:
     """What features are called among others: all that is needed to tell them apart."""
     if kind.backbone == UNKNOWN:
         return f"an unknown backbone (store {kind.store_fingerprint[:16] or UNKNOWN})"
-    called = [(one.backbone, one.image_size) for one in kinds]
-    alike = [one for one, name in zip(kinds, called, strict=True) if name == (kind.backbone, kind.image_size)]
+    names = [(one.backbone, one.image_size) for one in kinds]
+    alike = [one for one, name in zip(kinds, names, strict=True) if name == (kind.backbone, kind.image_size)]
     differing = {name for other in alike for name, *_ in kind.differences(other)}
-    told = {
+    descriptions = {
         "alpha": f"alpha {kind.alpha or 1:g}",
         "weights_sha256": f"weights {kind.weights}",
         "preprocessing": f"preprocessing {kind.preprocessing}",
         "layer": f"layer {kind.layer}" if kind.layer else "its own output",
     }
-    more = ", ".join(text for name, text in told.items() if name in differing)
+    more = ", ".join(text for name, text in descriptions.items() if name in differing)
     return f"{kind.backbone} at {kind.image_size} pixels{more and f' ({more})'}"
 
 

@@ -83,7 +83,7 @@ def score_on_test(
     to_test: ToTest,
     *,
     earlier: HeldOutTest | None = None,
-    used: Callable[[Sequence[str]], int] | None = None,
+    note_use: Callable[[Sequence[str]], int] | None = None,
     read: Callable[[Path], Head] = read_head,
 ) -> HeldOutTest | None:
     """Scores heads on the test rows, unless an earlier run of this study did with the very same heads.
@@ -95,7 +95,7 @@ def score_on_test(
         data: Holds the test rows.
         to_test: What is scored.
         earlier: What this function returned at the end of the last run, if there was one.
-        used: See ``note_tested``, of the study; None where no other study directory than this one belongs to it.
+        note_use: See ``note_tested``, of the study; None where no other study directory than this one belongs to it.
         read: Reads a head's file.
 
     Returns:
@@ -106,41 +106,41 @@ def score_on_test(
     identity, temperatures = _identity(to_test.paths, read)
     same_heads = earlier is not None and earlier.heads == identity
     uses = (earlier.uses if earlier else 0) + (not same_heads)
-    if used is not None:  # before they are: who is killed then has seen them
-        uses = max(uses, used([*([earlier.heads] if earlier else []), identity]))
+    if note_use is not None:  # before they are: who is killed then has seen them
+        uses = max(uses, note_use([*([earlier.heads] if earlier else []), identity]))
     if earlier and same_heads and _TestedAs.before(earlier) == _TestedAs.now(to_test, temperatures):
         return earlier if earlier.uses == uses else replace(earlier, uses=uses)
-    found = {path: _tested(path, read(path), data) for path in to_test.paths}
-    return replace(_scores(found, to_test, data.first.test), uses=uses, heads=identity)
+    tested = {path: _tested(path, read(path), data) for path in to_test.paths}
+    return replace(_scores(tested, to_test, data.first.test), uses=uses, heads=identity)
 
 
-def _scores(found: Mapping[Path, _Tested], to_test: ToTest, test: Feed) -> HeldOutTest:
+def _scores(tested: Mapping[Path, _Tested], to_test: ToTest, test: Feed) -> HeldOutTest:
     """What the test rows say, as if they were used for the first time."""
 
     def average(paths: Iterable[Path], temperature: float | None) -> _Tested:
-        return _Tested(mean_probabilities([found[path].plain for path in paths]), temperature)
+        return _Tested(mean_probabilities([tested[path].plain for path in paths]), temperature)
 
     heads, ensemble, recommended = to_test.heads, to_test.ensemble, to_test.recommended
-    winner = found[heads[to_test.winner]]
-    article = found[heads[to_test.article]] if to_test.article is not None else None
-    told = HeldOutTest.of(*winner.scores(test), trial=to_test.winner, is_article=to_test.winner == to_test.article)
+    winner = tested[heads[to_test.winner]]
+    article = tested[heads[to_test.article]] if to_test.article is not None else None
+    result = HeldOutTest.of(*winner.scores(test), trial=to_test.winner, is_article=to_test.winner == to_test.article)
     if article is not None and to_test.article is not None:
         on_test = HeadOnTest.of(*article.scores(test), trial=to_test.article)
-        told = replace(told, article=on_test, difference=_difference(winner, article, test))
+        result = replace(result, article=on_test, difference=_difference(winner, article, test))
     if ensemble:
         together = average((heads[number] for number in ensemble.trials), ensemble.temperature)
-        told = replace(told, ensemble=EnsembleOnTest.of(*together.scores(test), trials=ensemble.trials))
+        result = replace(result, ensemble=EnsembleOnTest.of(*together.scores(test), trials=ensemble.trials))
     if recommended:
         best = average(recommended.paths, recommended.temperature)
-        is_article = [found[path] for path in recommended.paths] == [article]
+        is_article = [tested[path] for path in recommended.paths] == [article]
         difference = None if article is None or is_article else _difference(best, article, test)
-        told = replace(
-            told,
+        result = replace(
+            result,
             recommended=RecommendedOnTest.of(
                 *best.scores(test), kind=recommended.kind, trials=recommended.trials, difference=difference
             ),
         )
-    return told
+    return result
 
 
 def note_tested(study: optuna.Study, heads: Sequence[str]) -> int:
@@ -194,9 +194,9 @@ def _tested(path: Path, head: Head, data: StudyData) -> _Tested:
 
 
 def _difference(first: _Tested, second: _Tested, test: Feed) -> Difference:
-    mine, other = first.right(test.labels), second.right(test.labels)
-    low, high = difference_interval(mine, other, groups_of(test.store.patients[test.rows]))
-    value = float(mine.mean() - other.mean())
+    first_right, second_right = first.right(test.labels), second.right(test.labels)
+    low, high = difference_interval(first_right, second_right, groups_of(test.store.patients[test.rows]))
+    value = float(first_right.mean() - second_right.mean())
     return Difference(value=value, interval=(low, high), larger_than_chance=bool(low > 0 or high < 0))
 
 

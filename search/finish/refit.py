@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from features.rows.feed import Feed, plan_epoch
-from features.runtime.keras_settings import session_apart
+from features.runtime.keras_settings import separate_keras_session
 from features.runtime.memory import resident_budget
 from features.runtime.stopping import heeding_stops
 from heads.bank.backends import bank_budget
@@ -101,42 +101,37 @@ def refit(
     Returns:
         The heads, and of each that could not be trained the reason; both by trial number.
     """
-    found: dict[int, Refit] = {}
+    refits: dict[int, Refit] = {}
     lost: dict[int, str] = {}
-    for one in to_refit:
-        if isinstance(one.head, OwnSpec):
+    for task in to_refit:
+        if isinstance(task.head, OwnSpec):
             try:
-                found[one.trial] = _train_alone(one, own, config, data.first)
+                refits[task.trial] = _train_alone(task, own, config, data.first)
             except (BuildError, TrainingError) as error:
-                lost[one.trial] = str(error)
+                lost[task.trial] = str(error)
     for store, rows in data.named.items():
-        left = [one for one in to_refit if isinstance(one.head, HeadSpec) and one.store == store]
-        found |= _in_banks(left, config, rows)
-    return found, {one.trial: _DIVERGED for one in to_refit if one.trial not in found} | lost
+        of_store = [task for task in to_refit if isinstance(task.head, HeadSpec) and task.store == store]
+        refits |= _in_banks(of_store, config, rows)
+    return refits, {task.trial: _DIVERGED for task in to_refit if task.trial not in refits} | lost
 
 
 def _in_banks(to_refit: Sequence[ToRefit], config: StudyConfig, data: SearchData) -> dict[int, Refit]:
     """Trains heads of one store."""
-    found: dict[int, Refit] = {}
+    refits: dict[int, Refit] = {}
     left = list(to_refit)
     while left:
         gc.collect()
-        feed = _feed(data)
-        specs = [one.spec for one in left for _ in range(one.copies)]
+        feed = Feed(*data.all_but_test, memory_bytes=0)  # the features are held by the bank
+        specs = [task.spec for task in left for _ in range(task.copies)]
         shape = whole_bank(BankRequest.unscored(specs, config, feed))
-        now = _fitting(left, shape) or [replace(left[0], copies=1)]  # copies are let go of before a head is
+        fitting = _fitting(left, shape) or [replace(left[0], copies=1)]  # copies are let go of before a head is
         with memory_for(shape.pages):
-            found |= _train(now, shape, feed, config, data)
-        left = left[len(now) :]
-    return found
+            refits |= _train(fitting, shape, feed, config, data)
+        left = left[len(fitting) :]
+    return refits
 
 
-def _feed(data: SearchData) -> Feed:
-    """The rows to train on; the features are held by the bank."""
-    return Feed(*data.all_but_test, memory_bytes=0)
-
-
-def _train_alone(one: ToRefit, own: OwnHead | None, config: StudyConfig, data: SearchData) -> Refit:
+def _train_alone(task: ToRefit, own: OwnHead | None, config: StudyConfig, data: SearchData) -> Refit:
     """Trains a head of somebody's own function.
 
     Raises:
@@ -144,33 +139,33 @@ def _train_alone(one: ToRefit, own: OwnHead | None, config: StudyConfig, data: S
         TrainingError: It diverged, or could not be trained.
     """
     assert own is not None
-    assert isinstance(one.head, OwnSpec)
+    assert isinstance(task.head, OwnSpec)
     source, rows = data.all_but_test
     feed = Feed(source, rows, memory_bytes=resident_budget() // 2)
-    seed = refit_seed(config.seed, one.ordinal)
+    seed = refit_seed(config.seed, task.ordinal)
     schedule = Schedule(
-        epochs=one.epochs,
+        epochs=task.epochs,
         batch_size=config.batch_size,
         plan_seed=refit_batches_seed(config.seed),
         class_weights=data.class_weights(config.class_weights, feed.labels),
     )
-    with session_apart():
-        trainee = own_trainee(own.rebuild(one.head, seed=seed, number=one.trial), own.function.where)
+    with separate_keras_session():
+        trainee = own_trainee(own.rebuild(task.head, seed=seed, number=task.trial), own.function.where)
         batches = Batches(feed, schedule, one_hot=trainee.one_hot)
         with seeded(seed):
-            weights = train_for(trainee, batches, one.rates, epochs=one.epochs)
+            weights = train_for(trainee, batches, task.rates, epochs=task.epochs)
     if not all(np.isfinite(array).all() for array in weights):
         raise TrainingError(_DIVERGED)
-    return Refit(one.trial, one.head, weights, one.epochs, len(rows))
+    return Refit(task.trial, task.head, weights, task.epochs, len(rows))
 
 
 def _fitting(to_refit: Sequence[ToRefit], shape: BankShape) -> list[ToRefit]:
     """As many of the first ones as there are pages for; the widest fits by itself."""
     taken: list[ToRefit] = []
-    for head in to_refit:
-        if sum(one.copies * pages_of(one.spec) for one in [*taken, head]) > shape.pages:
+    for next_task in to_refit:
+        if sum(task.copies * pages_of(task.spec) for task in [*taken, next_task]) > shape.pages:
             break
-        taken.append(head)
+        taken.append(next_task)
     return taken
 
 
@@ -184,37 +179,43 @@ def _train(
         resident=bytes_of_features([feed], config.dtype) <= bank_budget(),
         class_weights=data.class_weights(config.class_weights, feed.labels),
     )
-    copies = [(one, copy) for one in to_refit for copy in range(one.copies)]
+    copies = [(task, copy) for task in to_refit for copy in range(task.copies)]
     newcomers = [
-        Newcomer(spec=one.spec, seeds=(refit_seed(config.seed, one.ordinal, copy),), epochs=one.epochs)
-        for one, copy in copies
+        Newcomer(spec=task.spec, seeds=(refit_seed(config.seed, task.ordinal, copy),), epochs=task.epochs)
+        for task, copy in copies
     ]
-    slots = dict(zip(engine.insert(newcomers), copies, strict=True))
+    training = dict(zip(engine.insert(newcomers), copies, strict=True))
     plan_seed = refit_batches_seed(config.seed)
-    found: dict[tuple[int, int], Weights] = {}
+    trained: dict[tuple[int, int], Weights] = {}
     with heeding_stops(at_once=True) as stop:
-        for epoch in range(max(one.epochs for one in to_refit)):
+        for epoch in range(max(task.epochs for task in to_refit)):
             rates = engine.learning_rates.rates.copy()
-            for slot, (one, _) in slots.items():
-                rates[0, slot] = one.rates[min(epoch, len(one.rates) - 1)]
+            for slot, (task, _) in training.items():
+                rates[0, slot] = task.rates[min(epoch, len(task.rates) - 1)]
             engine.set_learning_rates(rates)
             plan = plan_epoch(feed.rows, batch_size=config.batch_size, views=feed.views, seed=plan_seed, epoch=epoch)
             engine.train_epoch(plan)
-            done = {slot: place for slot, place in slots.items() if place[0].epochs == epoch + 1}
-            for slot, (one, copy) in done.items():
+            done = [slot for slot, (task, _) in training.items() if task.epochs == epoch + 1]
+            for slot in done:
+                task, copy = training.pop(slot)
                 weights = engine.take_out(slot, which="current")
                 if all(np.isfinite(array).all() for array in weights):
-                    found[one.trial, copy] = weights
-                del slots[slot]
+                    trained[task.trial, copy] = weights
             engine.remove(done)
             stop.take_effect()
-    return {one.trial: made for one in to_refit if (made := _refit(one, found, len(feed.rows))) is not None}
+    return {task.trial: made for task in to_refit if (made := _refit(task, trained, len(feed.rows))) is not None}
 
 
-def _refit(one: ToRefit, found: Mapping[tuple[int, int], Weights], rows: int) -> Refit | None:
-    """What became of a head; None where its first copy diverged."""
-    weights = found.get((one.trial, 0))
+def _refit(task: ToRefit, trained: Mapping[tuple[int, int], Weights], rows: int) -> Refit | None:
+    """What became of a head; None where its first copy diverged.
+
+    Args:
+        task: The head.
+        trained: Weights by trial and copy, of those that did not diverge.
+        rows: That they were trained on.
+    """
+    weights = trained.get((task.trial, 0))
     if weights is None:
         return None
-    more = tuple(found[one.trial, copy] for copy in range(1, one.copies) if (one.trial, copy) in found)
-    return Refit(one.trial, one.spec, weights, one.epochs, rows, one.store, more)
+    further = tuple(trained[task.trial, copy] for copy in range(1, task.copies) if (task.trial, copy) in trained)
+    return Refit(task.trial, task.spec, weights, task.epochs, rows, task.store, further)

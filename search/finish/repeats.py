@@ -317,8 +317,8 @@ class _Repeats:
 
     def _epochs_left(self, study: optuna.Study, saved: Saved | None) -> int:
         """What the runs that have not been told are still to train."""
-        told = {TrialNotes.of(run).ordinal for run in study.get_trials(deepcopy=False) if is_counted(run)}
-        planned = sum(one.epochs or 0 for ordinal, one in enumerate(self._planned) if ordinal not in told)
+        done = {TrialNotes.of(run).ordinal for run in study.get_trials(deepcopy=False) if is_counted(run)}
+        planned = sum(one.epochs or 0 for ordinal, one in enumerate(self._planned) if ordinal not in done)
         return planned - sum(banked.epochs for banked in (saved.content.members if saved else ()))
 
 
@@ -357,10 +357,10 @@ def _config_of(config: StudyConfig, plan: RepeatPlan, planned: Sequence[Planned]
 
 
 def _cost(runs: Sequence[FrozenTrial], bank: BankFigures | None) -> FinalistCost:
-    told = [run for run in runs if is_counted(run)]
+    done = [run for run in runs if is_counted(run)]
     return FinalistCost(
-        trial_epochs=sum(TrialNotes.of(run).epochs for run in told),
-        seconds=round(search_seconds(told), 3),
+        trial_epochs=sum(TrialNotes.of(run).epochs for run in done),
+        seconds=round(search_seconds(done), 3),
         bank=bank,
         interrupted=sum(map(is_interrupted, runs)),
     )
@@ -368,9 +368,9 @@ def _cost(runs: Sequence[FrozenTrial], bank: BankFigures | None) -> FinalistCost
 
 def _read(study: optuna.Study, plan: RepeatPlan, sink: Predictions) -> list[Finalist]:
     """Gathers the runs of each finalist."""
-    told = {TrialNotes.of(t).ordinal: t for t in study.get_trials(deepcopy=False) if is_counted(t)}
+    by_ordinal = {TrialNotes.of(t).ordinal: t for t in study.get_trials(deepcopy=False) if is_counted(t)}
     finalists = [
-        _finalist(study, trial, [told[index * plan.runs + run] for run in range(plan.runs)], sink)
+        _finalist(study, trial, [by_ordinal[index * plan.runs + run] for run in range(plan.runs)], sink)
         for index, trial in enumerate(plan.trials)
     ]
     return sorted(finalists, key=lambda finalist: _rank(study, finalist))

@@ -28,11 +28,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.text import printable
+from search.record.connectivity import Connectivity
 from search.record.mirror import PULLING_SHARE, Mirror
 from search.record.noted_config import CONFIG, begun_config, ending_like, like, noted_config
 from search.record.owner import ATTRIBUTE, Owner, Ownership, alive_among
 from search.record.summary import SUMMARY_FILE
-from search.record.touch import Touch
 from search.setup.config import StudyConfig
 from search.setup.optuna_internals import claimed_trial, id_of_trial, waiting_trial
 from search.setup.storage_url import hidden
@@ -94,8 +94,8 @@ class Crew:
         self._where = f"{hidden(url)}: study {study!r}"
         self._mirror = mirror
         self.grace = grace
-        now = time.monotonic()
-        self._touch = Touch(grace, beat_every(grace), self._where, now=now)  # owner thread; main as the ordinals begin
+        # owner thread; main as the ordinals begin
+        self._connectivity = Connectivity(grace, beat_every(grace), self._where, now=time.monotonic())
         self._looked: tuple[float, int] | None = None  # main thread
         self._finishing: Ownership | None = None  # main thread
         self._signs = Ownership(
@@ -149,11 +149,11 @@ class Crew:
         trials = self._mirror.get_all_trials(self._number, deepcopy=False, states=(TrialState.RUNNING,))
         there = workers_of(self._mirror.database.get_study_user_attrs(self._number))
         lost = set(_of_the_departed(trials, there))
-        if self._touch.is_held(time.monotonic()):
+        if self._connectivity.is_steady(time.monotonic()):
             lost |= set(self._of_the_silent(trials, there))
         if lost := lost - set(self._mirror.running):
             self._mirror.tables.take_back(lost)
-        self._touch.heard(time.monotonic())
+        self._connectivity.answered(time.monotonic())
 
     def agree_on(self, config: StudyConfig, *, is_recorded: bool = False) -> StudyConfig:
         """Returns the config that this study is worked on with: the one of who came first, alone or to work together.
@@ -303,9 +303,9 @@ class Crew:
         Raises:
             StorageInternalError: The database cannot be reached.
         """
-        self._touch.begin_round(time.monotonic())
+        self._connectivity.begin_round(time.monotonic())
         self._mirror.tables.beat(self._mirror.running)
-        self._touch.heard(time.monotonic())
+        self._connectivity.answered(time.monotonic())
         self.take_over()
 
     def _of_the_silent(self, trials: Sequence[FrozenTrial], there: Mapping[str, Owner]) -> Iterator[int]:

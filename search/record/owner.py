@@ -347,8 +347,8 @@ def _started(process: int) -> float:
         psutil.Error: There is no such process, or it has ended and its parent has not asked how.
     """
     try:
-        told = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()  # the name may have spaces
-        state, began = told[0], int(told[19]) / os.sysconf("SC_CLK_TCK")  # fields 3 and 22 of ``man proc_pid_stat``
+        fields = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()  # the name may have spaces
+        state, began = fields[0], int(fields[19]) / os.sysconf("SC_CLK_TCK")  # fields 3 and 22 of ``man proc_pid_stat``
     except (OSError, AttributeError):  # another system, or no such process
         there = psutil.Process(process)
         state, began = b"Z" if there.status() == psutil.STATUS_ZOMBIE else b"", there.create_time()
@@ -360,9 +360,9 @@ def _started(process: int) -> float:
 @cache
 def _machine() -> str:
     """Tells machines and containers apart: the machine's run since its start, and the space of process numbers."""
-    told = []
+    identifiers = []
     with suppress(OSError):
-        told.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        identifiers.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
     with suppress(OSError):
-        told.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115  it names no path
-    return " ".join(told)
+        identifiers.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115  it names no path
+    return " ".join(identifiers)

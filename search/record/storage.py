@@ -219,7 +219,9 @@ def config_in_storage(url: str, name: str) -> StudyConfig | None:
     return _config_in(url, name, begun_config)
 
 
-def _config_in(url: str, name: str, of: Callable[[Mapping[str, Any], str], StudyConfig | None]) -> StudyConfig | None:
+def _config_in(
+    url: str, name: str, read_config: Callable[[Mapping[str, Any], str], StudyConfig | None]
+) -> StudyConfig | None:
     file = sqlite_file(url)
     if file is not None and not file.is_file():
         return None
@@ -229,7 +231,7 @@ def _config_in(url: str, name: str, of: Callable[[Mapping[str, Any], str], Study
         if name not in [study.study_name for study in database.get_all_studies()]:
             return None
         attributes = database.get_study_user_attrs(database.get_study_id_from_name(name))
-        return of(attributes, f"{hidden(url)}: study {name!r}")
+        return read_config(attributes, f"{hidden(url)}: study {name!r}")
 
     try:
         with storage_errors(url):

@@ -63,35 +63,34 @@ class _Parts:
         self._numbers = numbers
         self.params: dict[int, dict[str, Any]] = defaultdict(dict)
         self.distributions: dict[int, dict[str, BaseDistribution]] = defaultdict(dict)
-        table = tables.TrialParamModel
-        for number, name, value, told in self._of(
-            table, table.param_name, table.param_value, table.distribution_json, order=table.param_id
+        params = tables.TrialParamModel
+        for number, name, value, text in self._select(
+            params, params.param_name, params.param_value, params.distribution_json, order=params.param_id
         ):
-            distribution = _distribution(told)
+            distribution = _distribution(text)
             self.params[number][name] = distribution.to_external_repr(value)
             self.distributions[number][name] = distribution
         self.user = self._attributes(tables.TrialUserAttributeModel)
         self.system = self._attributes(tables.TrialSystemAttributeModel)
         self.steps: dict[int, dict[int, float]] = defaultdict(dict)
-        reported = tables.TrialIntermediateValueModel
-        for number, step, value, kind in self._of(
-            reported, reported.step, reported.intermediate_value, reported.intermediate_value_type, order=reported.step
+        steps = tables.TrialIntermediateValueModel
+        for number, step, value, kind in self._select(
+            steps, steps.step, steps.intermediate_value, steps.intermediate_value_type, order=steps.step
         ):
             self.steps[number][step] = _number(value, kind)
         self.values: dict[int, list[float]] = defaultdict(list)
-        told_last = tables.TrialValueModel
-        for number, value, kind in self._of(
-            told_last, told_last.value, told_last.value_type, order=told_last.objective
-        ):
+        values = tables.TrialValueModel
+        for number, value, kind in self._select(values, values.value, values.value_type, order=values.objective):
             self.values[number].append(_number(value, kind))
 
     def _attributes(self, table: Any) -> dict[int, dict[str, Any]]:
         found: dict[int, dict[str, Any]] = defaultdict(dict)
-        for number, key, told in self._of(table, table.key, table.value_json, order=table.trial_id):
-            found[number][key] = json.loads(told)
+        for number, key, text in self._select(table, table.key, table.value_json, order=table.trial_id):
+            found[number][key] = json.loads(text)
         return found
 
-    def _of(self, table: Any, *columns: Any, order: Any) -> Iterator[Any]:
+    def _select(self, table: Any, *columns: Any, order: Any) -> Iterator[Any]:
+        """Yields the trial's number in the storage, and some columns, of the trials' rows in a table."""
         chosen = sqlalchemy.select(table.trial_id, *columns).where(table.trial_id.in_(self._numbers))
         return iter(self._session.execute(chosen.order_by(order)))
 
@@ -123,5 +122,5 @@ _KINDS = {"NAN": math.nan, "INF_POS": math.inf, "INF_NEG": -math.inf}
 
 
 @lru_cache(maxsize=1024)
-def _distribution(told: str) -> BaseDistribution:
-    return json_to_distribution(told)
+def _distribution(text: str) -> BaseDistribution:
+    return json_to_distribution(text)

@@ -114,18 +114,18 @@ class TrialTables:
             rows = self._waiting(session, count)
             numbered = self._numbered(session, [row.trial_id for row in rows])
             rows += self._new(session, max(0, min(count - len(rows), most - given)))
-            told = {row.trial_id: {TrialNotes.WORKER: worker} for row in rows}
-            for number in sorted(told.keys() - numbered):  # new, or its first run was killed before it had one
-                told[number] |= TrialNotes.as_attributes(ordinal=given)
+            attributes = {row.trial_id: {TrialNotes.WORKER: worker} for row in rows}
+            for number in sorted(attributes.keys() - numbered):  # new, or its first run was killed before it had one
+                attributes[number] |= TrialNotes.as_attributes(ordinal=given)
                 given += 1
             if given != before:
                 self._set_given_out(session, given)
-            _put_attributes(session, tables.TrialUserAttributeModel, told)
+            _put_attributes(session, tables.TrialUserAttributeModel, attributes)
             now = datetime.now()
             for row in rows:
                 row.state, row.datetime_start = TrialState.RUNNING, now
-            session.add_all([tables.TrialHeartbeatModel(trial_id=number) for number in told])
-        return sorted(told)
+            session.add_all([tables.TrialHeartbeatModel(trial_id=number) for number in attributes])
+        return sorted(attributes)
 
     def take_back(self, lost: Collection[int]) -> None:
         """Ends running trials whose worker is gone as interrupted, and enqueues each with the ordinal that it had.
@@ -190,26 +190,20 @@ class TrialTables:
                 self._lock(session)
             rows = {row.trial_id: row for row in session.scalars(self._trials(noted).with_for_update())}
             alive = {number for number, row in rows.items() if not row.state.is_finished()}
-            mine = {number: one for number, one in noted.items() if number in alive}
-            # Told already where only the answer was lost.
+            # Written already where only the answer was lost.
             ends = {number: (one.state, one.ended) for number, one in noted.items()}
-            known = {number for number, row in rows.items() if (row.state, row.datetime_complete) == ends[number]}
-            _put_steps(session, mine)
-            _put_params(session, mine)
-            users = {number: one.user_attrs for number, one in mine.items()}
+            written = {number for number, row in rows.items() if (row.state, row.datetime_complete) == ends[number]}
+            to_write = {number: one for number, one in noted.items() if number in alive}
+            _put_steps(session, to_write)
+            _put_params(session, to_write)
+            users = {number: one.user_attrs for number, one in to_write.items()}
             _put_attributes(session, tables.TrialUserAttributeModel, users)
-            systems = {number: one.system_attrs for number, one in mine.items()}
+            systems = {number: one.system_attrs for number, one in to_write.items()}
             _put_attributes(session, tables.TrialSystemAttributeModel, systems)
-            for number, one in mine.items():
-                if one.state is None:
-                    continue
-                for objective, value in enumerate(one.values or ()):
-                    stored, kind = tables.TrialValueModel.value_to_stored_repr(value)
-                    session.add(
-                        tables.TrialValueModel(trial_id=number, objective=objective, value=stored, value_type=kind)
-                    )
-                rows[number].state, rows[number].datetime_complete = one.state, one.ended
-        return noted.keys() - alive - known
+            for number, one in to_write.items():
+                if one.state is not None:
+                    _end(session, rows[number], one)
+        return noted.keys() - alive - written
 
     def changed(self, known: Mapping[int, TrialState], among: Collection[int] = ()) -> list[FrozenTrial]:
         """Reads the trials that are new, or were not finished when they were read last.
@@ -310,6 +304,15 @@ _LARGEST = 2**31 - 1
 """Of PostgreSQL's integers."""
 
 
+def _end(session: Session, row: Any, noted: Noted) -> None:
+    """Ends the trial of a row."""
+    table = tables.TrialValueModel
+    for objective, value in enumerate(noted.values or ()):
+        stored, kind = table.value_to_stored_repr(value)
+        session.add(table(trial_id=row.trial_id, objective=objective, value=stored, value_type=kind))
+    row.state, row.datetime_complete = noted.state, noted.ended
+
+
 def _put_steps(session: Session, noted: Mapping[int, Noted]) -> None:
     table = tables.TrialIntermediateValueModel
 
@@ -325,8 +328,8 @@ def _put_params(session: Session, noted: Mapping[int, Noted]) -> None:
 
     def row(number: int, name: Any, value: Any) -> dict[str, Any]:
         stored, distribution = value
-        told = distribution_to_json(distribution)
-        return {"trial_id": number, "param_name": name, "param_value": stored, "distribution_json": told}
+        text = distribution_to_json(distribution)
+        return {"trial_id": number, "param_name": name, "param_value": stored, "distribution_json": text}
 
     _put(session, table, table.param_name, {number: one.params for number, one in noted.items()}, row)
 
@@ -350,18 +353,18 @@ def _put(
     if not numbers:
         return
     keys = {name for values in noted.values() for name in values}
-    looked = sqlalchemy.select(table).where(table.trial_id.in_(numbers), key.in_(keys))
-    there = {(one.trial_id, getattr(one, key.key)): one for one in session.scalars(looked)}
+    query = sqlalchemy.select(table).where(table.trial_id.in_(numbers), key.in_(keys))
+    existing = {(one.trial_id, getattr(one, key.key)): one for one in session.scalars(query)}
     fresh = []
     for number in numbers:
         for name, value in noted[number].items():
-            values = row(number, name, value)
-            found = there.get((number, name))
-            if found is None:
-                fresh.append(values)
+            columns = row(number, name, value)
+            old = existing.get((number, name))
+            if old is None:
+                fresh.append(columns)
                 continue
-            for column, told in values.items():
-                setattr(found, column, told)
+            for column, content in columns.items():
+                setattr(old, column, content)
     if fresh:
         statement = sqlalchemy.insert(table)
         if session.get_bind().dialect.insert_executemany_returning:  # by which they all go at once, and in no pipeline

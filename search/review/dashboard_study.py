@@ -26,7 +26,7 @@ from search.review.confusions import kept_heads, kept_trials, validation_confusi
 from search.review.gallery import FigureName, Gallery
 from search.review.note import note_on
 from search.review.overlay import Overlay
-from search.review.pins import Pins, Place
+from search.review.pins import ArtifactKey, Pins
 from search.review.read_only import read_only
 from search.review.svg import confusion_svg, curve_svg
 from search.review.words import validation_in_words
@@ -115,7 +115,7 @@ class DashboardStudy:
             figure.update_layout(title=title, margin={"t": 96}, height=450)
             figure.layout.template = TEMPLATE  # Plotly's own is 7 kB in each figure, at each poll
             save_plotly_graph_object(study, figure, graph_object_id=name)
-        self._pins.become(self.study_id, self._artifacts(record))
+        self._pins.sync(self.study_id, self._artifacts(record))
         self._shown = state
         return record
 
@@ -128,9 +128,9 @@ class DashboardStudy:
             raise BegunAnewError(self.folder)
         self._begun = begun
 
-    def _artifacts(self, record: StudyRecord) -> dict[Place, Path | str]:
+    def _artifacts(self, record: StudyRecord) -> dict[ArtifactKey, Path | str]:
         """What belongs on which trial: files, and the texts of pictures."""
-        wanted: dict[Place, Path | str] = {}
+        wanted: dict[ArtifactKey, Path | str] = {}
         for trial in kept_trials(record):
             number, head = trial.number, path_of(self.folder, trial.number)
             drawn = curve_svg(curve(trial), f"trial {number}, {validation_in_words(record.config.objective)}")
@@ -196,7 +196,7 @@ class DashboardStudy:
                 return
             picture = confusion_svg(counts, names, f"{sum(map(sum, counts))} validation rows")
             self._confusions[trial.number] = heads.get(trial.number), picture
-            self._pins.become(self.study_id, self._artifacts(record))
+            self._pins.sync(self.study_id, self._artifacts(record))
 
     def why_not(self) -> str:
         """Returns why there is nothing to look at just now, in a line; '' where there is."""

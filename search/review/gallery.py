@@ -11,7 +11,7 @@ from plotly.graph_objects import Figure
 from features.runtime.text import printable
 from search.record.study_record import StudyRecord
 from search.review import figures, parameter_figures
-from search.review.frugal import Costed, costed, frugal
+from search.review.cheapest_head import CostedTrial, cheapest_head, costed_trials
 from search.review.plotting import MOST_POINTS, thinned, value_of
 
 
@@ -114,16 +114,16 @@ def _of_trials(record: StudyRecord, most_curves: int) -> dict[str, Callable[[], 
         ways[FigureName.REPEATS] = partial(figures.repeats, record.finalists, objective)
     if len(ranked) > 1:
         ways[FigureName.VALUE_AND_SIZE] = partial(figures.sizes, ranked, article, objective)
-        if any(record.config.stores_by_name) and costed(record):
+        if any(record.config.stores_by_name) and costed_trials(record):
             ways[FigureName.VALUE_AND_COST] = partial(_costs_of, record)
     return ways
 
 
 def _costs_of(record: StudyRecord) -> Figure:
     """Draws the objective of a study's heads against what an image costs, best and cheapest marked."""
-    heads, objective, found = costed(record), record.config.objective, frugal(record)
+    heads, objective, found = costed_trials(record), record.config.objective, cheapest_head(record)
     shown = {trial.number for trial in thinned([one.trial for one in heads], MOST_POINTS, objective)}
-    marked: dict[str, Costed] = {}
+    marked: dict[str, CostedTrial] = {}
     if found:
         marked["best"] = found.best
         shown |= {found.best.trial.number, found.cheapest.trial.number}

@@ -34,11 +34,11 @@ def show_outcome(record: StudyRecord) -> None:
         return
     table = Table(title=f"study {config.name}", title_justify="left", show_header=False)
     table.add_row("trials", f"{summary.completed} completed, {summary.pruned} pruned, {summary.failed} failed")
-    told = f"trial {best.number}, {best.parameters:,} parameters"
+    winner = f"trial {best.number}, {best.parameters:,} parameters"
     if record.is_chosen_by_repeats:
-        table.add_row("chosen by its repeats", f"{told}; {best.value:.4f} in the search")
+        table.add_row("chosen by its repeats", f"{winner}; {best.value:.4f} in the search")
     else:
-        table.add_row("best on validation", f"{best.value:.4f}, {told}")
+        table.add_row("best on validation", f"{best.value:.4f}, {winner}")
     if best.store:
         cost = summary.cost_of_use.of_store(best.store) if summary.cost_of_use else None
         table.add_row("its features", printable(best.store) + (f": {store_in_words(cost)}" if cost else ""))

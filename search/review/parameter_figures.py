@@ -169,35 +169,35 @@ def slice_of(ranked: Sequence[FrozenTrial], name: str, objective: Objective) -> 
     figure.update_yaxes(range=_span(value_of(trial) for trial in ranked))  # that of all, to compare by eye
     if not shown:
         return figure
+    y = {
+        "y": [short_score(value_of(trial)) for trial in shown],
+        "text": [f"trial {trial.number}" for trial in shown],
+    }
     distribution = shown[0].distributions[name]
-    values = [short_score(value_of(trial)) for trial in shown]
-    labels = [f"trial {trial.number}" for trial in shown]
     if isinstance(distribution, CategoricalDistribution):
-        figure.add_box(
-            x=[in_figure(str(trial.params[name])) for trial in shown],
-            y=values,
-            text=labels,
-            boxpoints="all",
-            jitter=0.5,
-            pointpos=0,
-            fillcolor="rgba(31,95,168,0.12)",
-            line={"color": "#7d8ea3", "width": 1},
-            marker={"color": COLOURS["completed"], "size": 5, "opacity": 0.6},
-        )
-        choices = _ordered(distribution.choices)
-        figure.update_xaxes(type="category", categoryorder="array", categoryarray=[*map(in_figure, choices)])
-        figure.update_xaxes(_brief_ticks(choices, _MOST_IN_TICK))
+        _add_boxes(figure, [in_figure(str(trial.params[name])) for trial in shown], y, _ordered(distribution.choices))
         return figure
-    figure.add_scatter(
-        x=[short(trial.params[name]) for trial in shown],
-        y=values,
-        text=labels,
-        mode="markers",
-        marker=dots("completed"),
-    )
+    x = [short(trial.params[name]) for trial in shown]
+    figure.add_scatter(x=x, **y, mode="markers", marker=dots("completed"))
     if getattr(distribution, "log", False):
         figure.update_xaxes(type="log", **log_ticks([trial.params[name] for trial in shown], least=2))
     return figure
+
+
+def _add_boxes(figure: go.Figure, x: Sequence[str], y: Mapping[str, Any], choices: Sequence[str]) -> None:
+    """Adds a box, and its points, for each choice of a parameter."""
+    figure.add_box(
+        x=x,
+        **y,
+        boxpoints="all",
+        jitter=0.5,
+        pointpos=0,
+        fillcolor="rgba(31,95,168,0.12)",
+        line={"color": "#7d8ea3", "width": 1},
+        marker={"color": COLOURS["completed"], "size": 5, "opacity": 0.6},
+    )
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=[*map(in_figure, choices)])
+    figure.update_xaxes(_brief_ticks(choices, _MOST_IN_TICK))
 
 
 def _brief_ticks(names: Sequence[str], most: int) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from features.runtime.files import disk_error, identity
 from search.review.overlay import Overlay
 from search.setup.optuna_internals import attribute_of_artifact
 
-Place = tuple[int, str]
-"""Number of a trial, and the name of a file."""
+ArtifactKey = tuple[int, str]
+"""Number of a trial, and the name that its artifact goes by."""
 _ANY = "application/octet-stream"
 
 
@@ -28,14 +28,14 @@ class _Pin:
 
     Attributes:
         trial_id: Of its trial, in the storage.
-        key: Of the attribute that says so.
-        artifact: Its name in the store.
+        attribute: Key of the trial's attribute that says so.
+        artifact_id: Its name in the store.
         made_of: The text of a picture; of a file what tells it from a later one.
     """
 
     trial_id: int
-    key: str
-    artifact: str
+    attribute: str
+    artifact_id: str
     made_of: object
 
 
@@ -56,9 +56,9 @@ class Pins:
         self.store = FileSystemArtifactStore(str(folder))
         self._folder = folder
         self._overlay = overlay
-        self._pinned: dict[Place, _Pin] = {}
+        self._pinned: dict[ArtifactKey, _Pin] = {}
 
-    def become(self, study_id: int, wanted: Mapping[Place, Path | str]) -> None:
+    def sync(self, study_id: int, wanted: Mapping[ArtifactKey, Path | str]) -> None:
         """Pins what is not there yet, or is there as it was made before, and lets go of what is not wanted any more.
 
         Args:
@@ -68,32 +68,33 @@ class Pins:
         Raises:
             BottleneckError: There is no room for the copies.
         """
-        made_of = {place: identity(one) if isinstance(one, Path) else one for place, one in wanted.items()}
-        for place in [place for place, pin in self._pinned.items() if pin.made_of != made_of.get(place)]:
-            self._let_go(self._pinned.pop(place))
-        for place, one in wanted.items():
-            if place not in self._pinned and made_of[place] is not None:
-                trial_id = self._overlay.get_trial_id_from_study_id_trial_number(study_id, place[0])
-                self._pinned[place] = self._pin(trial_id, place[1], one, made_of[place])
+        made_of = {key: identity(content) if isinstance(content, Path) else content for key, content in wanted.items()}
+        for key in [key for key, pin in self._pinned.items() if pin.made_of != made_of.get(key)]:
+            self._let_go(self._pinned.pop(key))
+        for key, content in wanted.items():
+            if key not in self._pinned and made_of[key] is not None:
+                number, name = key
+                trial_id = self._overlay.get_trial_id_from_study_id_trial_number(study_id, number)
+                self._pinned[key] = self._pin(trial_id, name, content, made_of[key])
 
     def _pin(self, trial_id: int, name: str, content: Path | str, made_of: object) -> _Pin:
         """Copies first and notes then: what could not be copied is no artifact."""
-        artifact = str(uuid4())
+        artifact_id = str(uuid4())
         kind, encoding = mimetypes.guess_type(name)
-        key, value = attribute_of_artifact(ArtifactMeta(artifact, name, kind or _ANY, encoding))
+        attribute, value = attribute_of_artifact(ArtifactMeta(artifact_id, name, kind or _ANY, encoding))
         with content.open("rb") if isinstance(content, Path) else io.BytesIO(content.encode()) as source:
             try:
-                self.store.write(artifact, source)
+                self.store.write(artifact_id, source)
             except OSError as error:
-                self._remove(artifact)
+                self._remove(artifact_id)
                 raise disk_error(self._folder, error) from error
-        self._overlay.set_trial_system_attr(trial_id, key, value)
-        return _Pin(trial_id, key, artifact, made_of)
+        self._overlay.set_trial_system_attr(trial_id, attribute, value)
+        return _Pin(trial_id, attribute, artifact_id, made_of)
 
     def _let_go(self, pin: _Pin) -> None:
-        self._overlay.let_go_of_trial_system_attr(pin.trial_id, pin.key)
-        self._remove(pin.artifact)
+        self._overlay.let_go_of_trial_system_attr(pin.trial_id, pin.attribute)
+        self._remove(pin.artifact_id)
 
-    def _remove(self, artifact: str) -> None:
+    def _remove(self, artifact_id: str) -> None:
         with suppress(ArtifactNotFound):
-            self.store.remove(artifact)
+            self.store.remove(artifact_id)

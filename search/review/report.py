@@ -107,12 +107,12 @@ def _headline(record: StudyRecord) -> Iterable[tuple[str, str, str]]:
             value = value_in_words(objective, article.value)
             yield f"the article's head, {name}", value, f"{article.parameters:,} parameters"
     if test:
-        told = test.of_recommended
-        low, high = told.accuracy_interval
+        scores = test.of_recommended
+        low, high = scores.accuracy_interval
         interval = f"95% interval {percent(low)} to {percent(high)}"
         found = "the article's head" if test.is_article else "found"
         what = "recommended" if test.recommended else found
-        yield f"{what}, accuracy on test rows", percent(told.accuracy), interval
+        yield f"{what}, accuracy on test rows", percent(scores.accuracy), interval
     alone = record.summary.one_at_a_time
     seconds = record.summary.search_seconds
     if seconds:
@@ -167,8 +167,8 @@ def _features(record: StudyRecord, store: str) -> str:
     cost = record.summary.cost_of_use
     if not store:
         return ""
-    told = cost.of_store(store) if cost else None
-    return f" On the features of {printable(store)}" + (f": {store_in_words(told)}." if told else ".")
+    of_store = cost.of_store(store) if cost else None
+    return f" On the features of {printable(store)}" + (f": {store_in_words(of_store)}." if of_store else ".")
 
 
 def _leaderboard(record: StudyRecord) -> Iterable[str]:
@@ -273,10 +273,10 @@ def _scored_on(record: StudyRecord) -> str:
 
 def _pruning(record: StudyRecord) -> str:
     summary = record.summary
-    told = f"{summary.completed:,} completed, {summary.pruned:,} pruned, {summary.failed:,} failed"
+    counts = f"{summary.completed:,} completed, {summary.pruned:,} pruned, {summary.failed:,} failed"
     full = record.config.epochs * summary.trials
     share = f": {percent(summary.trial_epochs / full, 0)} of what training all to the end would be" if full else ""
-    return f"{told}. {summary.trial_epochs:,} trial-epochs{share}."
+    return f"{counts}. {summary.trial_epochs:,} trial-epochs{share}."
 
 
 def _cost(record: StudyRecord) -> Iterable[str]:

@@ -10,7 +10,7 @@ from features.runtime.text import counted, milliseconds, printable
 from heads.html.document import Document, note, prose, table
 from heads.metrics.scoring import Objective, best_of
 from search.record.study_record import StudyRecord, epochs_of, state_of
-from search.review.frugal import Costed, Frugal, costed, frugal
+from search.review.cheapest_head import CheapestHead, CostedTrial, cheapest_head, costed_trials
 from search.review.gallery import FigureName, Gallery
 from search.review.plotting import value_of
 from search.review.words import value_in_words
@@ -55,29 +55,29 @@ def section(document: Document, gallery: Gallery, record: StudyRecord) -> Iterab
         yield note("What an image costs is not known: no backbone was measured.")
         return
     yield document.figure(gallery[FigureName.VALUE_AND_COST], f"{objective} against milliseconds per image")
-    if found := frugal(record):
+    if found := cheapest_head(record):
         yield prose(_advice(found, record))
     yield note(
         "An image's time is that of the backbone and of the head, in all views over which predictions are averaged, on"
         " the machine of the search; reading the image is not in it. Backbones are measured, of the heads of each"
         " store a few, and the others are reckoned by their size. Values are those of trials; finalists are compared"
-        " with each other by the means of their repeats." + _left_out(costed(record), record)
+        " with each other by the means of their repeats." + _left_out(costed_trials(record), record)
     )
 
 
 def _store(record: StudyRecord, name: str, article: FrozenTrial | None, objective: Objective) -> Sequence[str]:
     cost = record.summary.cost_of_use
-    told = cost.of_store(name) if cost else None
+    of_store = cost.of_store(name) if cost else None
     trials = [trial for trial in record.trials if is_counted(trial) and TrialNotes.of(trial).store == name]
     completed = [trial for trial in trials if state_of(trial) == "completed"]
     best = best_of(map(value_of, completed), objective) if completed else None
     of_article = value_of(article) if article is not None and state_of(article) == "completed" else None
     shown = ("-", "-", "-", "-", "-")
-    if told:
-        pixels = f"{told.image_size}" if told.image_size else "-"
-        shape = "x".join(map(str, told.feature_shape))
-        time = milliseconds(told.milliseconds) if told.milliseconds is not None else "not known"
-        shown = (printable(told.backbone), pixels, shape, f"{told.views}", time)
+    if of_store:
+        pixels = f"{of_store.image_size}" if of_store.image_size else "-"
+        shape = "x".join(map(str, of_store.feature_shape))
+        time = milliseconds(of_store.milliseconds) if of_store.milliseconds is not None else "not known"
+        shown = (printable(of_store.backbone), pixels, shape, f"{of_store.views}", time)
     return (
         printable(name),
         *shown,
@@ -89,7 +89,7 @@ def _store(record: StudyRecord, name: str, article: FrozenTrial | None, objectiv
     )
 
 
-def _advice(found: Frugal, record: StudyRecord) -> str:
+def _advice(found: CheapestHead, record: StudyRecord) -> str:
     objective, best, cheapest = record.config.objective, found.best, found.cheapest
     margin = value_in_words(objective, found.margin)
     begin = f"The best head is {_named(best, objective)}."
@@ -102,11 +102,11 @@ def _advice(found: Frugal, record: StudyRecord) -> str:
     )
 
 
-def _named(one: Costed, objective: Objective) -> str:
+def _named(one: CostedTrial, objective: Objective) -> str:
     value = value_in_words(objective, one.trial.value)
     return f"trial {one.trial.number} on {printable(one.store)}, {value} at {milliseconds(one.milliseconds)} per image"
 
 
-def _left_out(shown: Sequence[Costed], record: StudyRecord) -> str:
+def _left_out(shown: Sequence[CostedTrial], record: StudyRecord) -> str:
     left = len(record.ranked) - len(shown)
     return f" Not shown, since the cost is not known: {counted(left, 'completed trial')}." if left else ""

@@ -13,7 +13,7 @@ from heads.metrics.patients import all_unknown, of_patients
 from heads.metrics.scoring import Objective, lower_is_better
 from search.finish.repeat_plan import describe_plan
 from search.record.recommended import NAMES, describe_rule
-from search.record.results import Calibration, FinalistRecord, ScoresOnTest
+from search.record.results import Calibration, FinalistRecord, HeldOutTest, ScoresOnTest
 from search.record.study_record import StudyRecord
 from search.review import figures
 from search.review.words import mean_in_words, scored_on_test, value_in_words
@@ -97,16 +97,7 @@ def tested(record: StudyRecord) -> Iterable[str]:
         to_come = "The test rows have not been shown to this head; that is done once, at the end of the search."
         yield note((record.is_concluded and record.summary.verdict) or to_come)
         return
-    uses = "once" if test.uses == 1 else f"{test.uses} times, as the study was resumed"
-    again = record.summary.refit
-    trained = ""
-    if again:
-        parts = " of all folds" if record.config.folds else f" ({' and '.join(again.parts)} together)"
-        long = counted(again.epochs, "epoch")
-        trained = f"Before that {test.winner} was trained on {again.rows:,} rows{parts} for {long}. "
-    of_whom = of_patients(test.patients, test.patients_unknown)
-    were = "was" if test.rows == 1 else "were"
-    yield prose(f"{trained}The {counted(test.rows, 'test row')}{of_whom} {were} used {uses}, at the end.")
+    yield prose(_how_tested(record, test))
     if test.recommended:
         yield prose(f"Recommended is {NAMES[test.recommended.kind]}: what is told of each class is of that.")
     yield table(
@@ -114,12 +105,12 @@ def tested(record: StudyRecord) -> Iterable[str]:
         [
             (
                 name,
-                percent(one.accuracy),
-                " to ".join(map(percent, one.accuracy_interval)),
-                percent(one.balanced_accuracy),
-                decimal(one.loss),
+                percent(scores.accuracy),
+                " to ".join(map(percent, scores.accuracy_interval)),
+                percent(scores.balanced_accuracy),
+                decimal(scores.loss),
             )
-            for name, one in scored_on_test(test)
+            for name, scores in scored_on_test(test)
         ],
     )
     yield note(
@@ -129,19 +120,37 @@ def tested(record: StudyRecord) -> Iterable[str]:
     absent = {part: names for part, names in record.summary.absent_classes.items() if part == "test"}
     for line in describe_absent(absent):
         yield note(f"{capitalized(line)}.")
-    of = test.of_recommended
-    shown, told = worst_classes(of.per_class)
-    if told:
-        yield note(f"{capitalized(told)}; summary.json has all.")
+    yield from _by_class(test.of_recommended)
+
+
+def _how_tested(record: StudyRecord, test: HeldOutTest) -> str:
+    """How often the test rows were used, and what the winner was trained on before."""
+    uses = "once" if test.uses == 1 else f"{test.uses} times, as the study was resumed"
+    refit = record.summary.refit
+    trained = ""
+    if refit:
+        parts = " of all folds" if record.config.folds else f" ({' and '.join(refit.parts)} together)"
+        epochs = counted(refit.epochs, "epoch")
+        trained = f"Before that {test.winner} was trained on {refit.rows:,} rows{parts} for {epochs}. "
+    of_whom = of_patients(test.patients, test.patients_unknown)
+    were = "was" if test.rows == 1 else "were"
+    return f"{trained}The {counted(test.rows, 'test row')}{of_whom} {were} used {uses}, at the end."
+
+
+def _by_class(scores: ScoresOnTest) -> Iterable[str]:
+    """The classes one by one, or the worst of many, and which of them were confused."""
+    shown, others = worst_classes(scores.per_class)
+    if others:
+        yield note(f"{capitalized(others)}; summary.json has all.")
     yield table(("class", *CLASS_COLUMNS), class_rows(shown))
-    names = [printable(one.name) for one in of.per_class]
+    names = [printable(metrics.name) for metrics in scores.per_class]
     if len(names) <= MOST_COLUMNS:
-        counts = [(name, *map(str, row)) for name, row in zip(names, of.confusion, strict=True)]
+        counts = [(name, *map(str, row)) for name, row in zip(names, scores.confusion, strict=True)]
         yield table(("true \\ called", *names), counts, marked_diagonal=True)
         return
     yield note("The pairs of classes that were confused most often:")
-    right = round(of.accuracy * of.rows)
-    lines = confused_lines(of.most_confused, rows=of.rows, right=right)
+    right = round(scores.accuracy * scores.rows)
+    lines = confused_lines(scores.most_confused, rows=scores.rows, right=right)
     yield table(("true", "called", "rows"), [tuple(map(printable, line)) for line in lines])
 
 

@@ -85,34 +85,35 @@ def choose_channels(
     from search.setup.cross_validation import cross_validate
 
     most = source.header.feature_shape[2]
-    few = rows if len(rows) <= MOST_ROWS else rows[np.arange(MOST_ROWS) * len(rows) // MOST_ROWS]
+    tried_rows = rows if len(rows) <= MOST_ROWS else rows[np.arange(MOST_ROWS) * len(rows) // MOST_ROWS]
     fold_seed = derive_seed(seed, "channels")
     try:
         folds = fold_rows(
-            few, source.labels, source.patients, folds=TRIED_FOLDS, seed=fold_seed, classes=source.classes
+            tried_rows, source.labels, source.patients, folds=TRIED_FOLDS, seed=fold_seed, classes=source.classes
         )
     except InputError as error:
         raise InputError(
             "--channels auto", expected=f"rows for {TRIED_FOLDS} folds", found=str(error), hint="use --channels NUMBER"
         ) from error
     heads = _heads(space, seed)
-    steps = steps_of(len(few), TRIED_FOLDS, batch_size)
+    steps = steps_of(len(tried_rows), TRIED_FOLDS, batch_size)
     epochs = min(TRIED_MOST_EPOCHS, max(TRIED_FEWEST_EPOCHS, TRIED_STEPS // steps))
     ordered = np.concatenate(folds)
     patients, labels = groups_of(source.patients[ordered]), source.labels[ordered]
 
     def right(features: FeatureSource) -> npt.NDArray[np.float64]:
-        found = cross_validate(features, folds, heads, epochs=epochs, batch_size=batch_size, seed=fold_seed)
-        return np.asarray(np.mean([one.argmax(axis=1) == labels for one in found], axis=0))
+        """(rows,) share of the heads that classify a row correctly."""
+        predicted = cross_validate(features, folds, heads, epochs=epochs, batch_size=batch_size, seed=fold_seed)
+        return np.asarray(np.mean([of_head.argmax(axis=1) == labels for of_head in predicted], axis=0))
 
     whole = right(source)
     measured: list[MeasuredChannels] = []
     for channels in (number for number in CANDIDATES if number < most):
-        mine = right(ProjectedStore(source, directions.first(channels)))
-        lost, deviation = paired_difference(whole, mine, patients)
-        one = MeasuredChannels(channels=channels, accuracy=float(mine.mean()), difference=lost, error=deviation)
-        measured.append(one)
-        if one.keeps:
+        projected = right(ProjectedStore(source, directions.first(channels)))
+        lost, deviation = paired_difference(whole, projected, patients)
+        accuracy = float(projected.mean())
+        measured.append(MeasuredChannels(channels=channels, accuracy=accuracy, difference=lost, error=deviation))
+        if measured[-1].keeps:
             break
     chosen = measured[-1].channels if measured and measured[-1].keeps else most
     all_of_them = MeasuredChannels(channels=most, accuracy=float(whole.mean()), difference=0.0, error=0.0)

@@ -104,17 +104,17 @@ class Resolved:
         """
         if self.options.head:
             return self  # what is suggested is the function's own affair
-        told = self._with_stores(data.names)
+        with_stores = self._with_stores(data.names)
         places = [math.prod(one.store.header.feature_shape[:2]) for one in data.named.values()]
         searched = self.recorded is not None and isinstance(self.recorded.space.get(POOLING), list)
         if max(places) > 1 or searched:
-            return told
-        space = told.space.for_one_place
+            return with_stores
+        space = with_stores.space.for_one_place
         if not space.parameters:
             alike = f"{POOLING} by {', '.join(ALIKE)}, which are one on maps of 1 x 1"
             expected = f"something to search over beside {alike}"
             raise InputError(self.options.study or DEFAULT_STUDY, field="space", expected=expected, found="nothing")
-        return replace(told, space=space)
+        return replace(with_stores, space=space)
 
     def _with_stores(self, names: Sequence[str]) -> Resolved:
         """The search with the stores that a trial chooses between: those that the study file names, else all."""
@@ -142,10 +142,10 @@ class Resolved:
         if options.objective == "auc":
             require_area(data.first.judging)
         kept = {name: getattr(options, name) for name in StudyOptions.model_fields}
-        told: dict[str, Any] = kept | {"name": self.name, "backend": backend}
+        recorded_options: dict[str, Any] = kept | {"name": self.name, "backend": backend}
         stores = {name: self._stores_of(one) for name, one in data.named.items()}
         config = StudyConfig(
-            **told,
+            **recorded_options,
             space=self.space.to_dict(),
             stores=next(iter(stores.values())),
             store_name=next(iter(stores)),
@@ -321,8 +321,8 @@ def find_study_file(path: Path) -> Path:
 def _filled_in(given: RunOptions, otherwise: dict[str, Any]) -> RunOptions:
     """The command line has the first word, then the record or the study file, then the defaults."""
     known = {name: value for name, value in otherwise.items() if value is not None}
-    told = {name: value for name, value in given.model_dump(exclude_unset=True).items() if value is not None}
-    options = RunOptions.model_validate(known | told)
+    given_values = {name: value for name, value in given.model_dump(exclude_unset=True).items() if value is not None}
+    options = RunOptions.model_validate(known | given_values)
     _check_shares(given.model_fields_set, options)
     if options.join:
         _check_together(options)

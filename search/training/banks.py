@@ -13,7 +13,7 @@ from features.rows.feed import EpochPlan
 from heads.bank.engine import Engine, Newcomer
 from heads.bank.exact import Finished
 from heads.bank.head_state import HeadState
-from heads.bank.pages import Place
+from heads.bank.pages import Placement
 from heads.bank.shape import BankShape
 from heads.metrics.scoring import Probabilities, Score, Scores
 from heads.model.spec import HeadSpec
@@ -68,23 +68,23 @@ class FreeRoom:
 
     def __init__(self, pages: int, engines: Mapping[str, Engine]) -> None:
         self._pages = pages
-        self._of = {name: one.table.free_room for name, one in engines.items()}
+        self._room_of = {name: one.table.free_room for name, one in engines.items()}
         self._needed_by = {name: one.shape.needed_by for name, one in engines.items()}
 
     @property
     def is_left(self) -> bool:
         """Whether a head could move in, if it were narrow enough."""
-        return self._pages > 0 and any(room.pages > 0 and room.slots > 0 for room in self._of.values())
+        return self._pages > 0 and any(room.pages > 0 and room.slots > 0 for room in self._room_of.values())
 
     def fits(self, store: str, spec: HeadSpec) -> bool:
         """Whether there is room for a head."""
         needed = self._needed_by[store]([spec])
-        return needed.pages <= self._pages and self._of[store].holds(needed)
+        return needed.pages <= self._pages and self._room_of[store].holds(needed)
 
     def take(self, store: str, spec: HeadSpec) -> None:
         """Takes the room that a head needs."""
         needed = self._needed_by[store]([spec])
-        self._of[store] = self._of[store].minus(needed)
+        self._room_of[store] = self._room_of[store].minus(needed)
         self._pages -= needed.pages
 
 
@@ -201,23 +201,42 @@ class Banks:
         """Copies the best weights of a trial, one list for each fold; its heads stay."""
         return [self._engines[banked.store].take_out(banked.slot, fold=fold) for fold in range(self.folds)]
 
-    def predict_exactly(self, store: str, heads: Sequence[Finished]) -> list[tuple[Probabilities, Score]]:
-        """Predicts and scores finished heads of one store in float32, see ``Engine.predict_exactly``.
+    def predict_exactly(
+        self, trials: Sequence[BankedTrial], weights: Sequence[Sequence[Weights]]
+    ) -> list[list[tuple[Probabilities, Score]]]:
+        """Predicts and scores finished trials in float32, those of a bank together, see ``Engine.predict_exactly``.
+
+        Args:
+            trials: Of any stores.
+            weights: Of each, as ``take_out`` returns them.
+
+        Returns:
+            For each trial what the head of each fold gives.
 
         Raises:
             InputError: A store was written to.
         """
-        engine = self._engines[store]
-        found = engine.predict_exactly(heads)
-        self._require_unchanged()
-        return [(one, engine.score_predicted(one, fold=head.fold)) for head, one in zip(heads, found, strict=True)]
+        predicted: list[list[tuple[Probabilities, Score]]] = [[] for _ in trials]
+        for store in dict.fromkeys(banked.store for banked in trials):
+            engine = self._engines[store]
+            heads = {
+                (index, fold): Finished(spec=banked.asked.spec, weights=of_fold, fold=fold)
+                for index, banked in enumerate(trials)
+                if banked.store == store
+                for fold, of_fold in enumerate(weights[index])
+            }
+            exact = engine.predict_exactly(list(heads.values()))
+            self._require_unchanged()
+            for (index, fold), probabilities in zip(heads, exact, strict=True):
+                predicted[index].append((probabilities, engine.score_predicted(probabilities, fold=fold)))
+        return predicted
 
     def _require_unchanged(self) -> None:
         StudyData(self._data).require_unchanged()
 
-    def place_of(self, banked: BankedTrial) -> Place:
-        """Returns where a trial's heads lie, see ``Engine.place_of``."""
-        return self._engines[banked.store].place_of(banked.slot)
+    def placement_of(self, banked: BankedTrial) -> Placement:
+        """Returns where a trial's heads lie, see ``Engine.placement_of``."""
+        return self._engines[banked.store].placement_of(banked.slot)
 
     def save_state(self, banked: BankedTrial) -> tuple[HeadState, ...]:
         """Copies all that a trial's further training depends on, of each fold's head."""

@@ -13,8 +13,7 @@ from features.runtime.command import say
 from features.runtime.stopping import Stop, heeding_stops
 from features.runtime.text import counted, percent
 from heads.bank.engine import Newcomer
-from heads.bank.exact import Finished
-from heads.bank.pages import Place
+from heads.bank.pages import Placement
 from heads.bank.shape import pages_of
 from heads.metrics.scoring import DIVERGED, EpochRecord, Probabilities, Score
 from heads.model.weights import Weights
@@ -308,19 +307,9 @@ class Pool:
         """Takes out the heads that came to their end and scores them in full precision: what their files will give."""
         trials = [outcome.banked for outcome in outcomes if not (outcome.failure or outcome.pruned)]
         weights = [self.banks.take_out(banked) for banked in trials]
-        found: dict[int, list[tuple[Probabilities, Score]]] = {}
-        for store in dict.fromkeys(banked.store for banked in trials):
-            mine = [(banked, folds) for banked, folds in zip(trials, weights, strict=True) if banked.store == store]
-            heads = [
-                Finished(spec=banked.asked.spec, weights=of_fold, fold=fold)
-                for banked, folds in mine
-                for fold, of_fold in enumerate(folds)
-            ]
-            exact = iter(self.banks.predict_exactly(store, heads))
-            found |= {banked.asked.number: [next(exact) for _ in folds] for banked, folds in mine}
         completed = []
-        for banked, folds in zip(trials, weights, strict=True):
-            probabilities, scores = zip(*found[banked.asked.number], strict=True)
+        for banked, folds, predicted in zip(trials, weights, self.banks.predict_exactly(trials, weights), strict=True):
+            probabilities, scores = zip(*predicted, strict=True)
             completed.append(Completed(banked, folds, list(probabilities), Score.mean(scores)))
         return completed
 
@@ -389,16 +378,16 @@ class Pool:
             trials=[replace(banked, rates=list(banked.rates)) for banked in self.trials],
             waiting=[asked.number for asked in self.waiting],
             throughput=replace(self.throughput),
-            places=[self.banks.place_of(banked) for banked in self.trials],
+            placements=[self.banks.placement_of(banked) for banked in self.trials],
             states=[self.banks.save_state(banked) for banked in self.trials],
         )
 
     def restore(self, snapshot: Snapshot) -> None:
         """Goes on where a snapshot was taken."""
-        places: Sequence[Place | None] = snapshot.places or [None] * len(snapshot.trials)
+        placements: Sequence[Placement | None] = snapshot.placements or [None] * len(snapshot.trials)
         newcomers = [
-            Arrival(banked.store, Newcomer(spec=banked.asked.spec, states=states, place=place))
-            for banked, states, place in zip(snapshot.trials, snapshot.states, places, strict=True)
+            Arrival(banked.store, Newcomer(spec=banked.asked.spec, states=states, placement=placement))
+            for banked, states, placement in zip(snapshot.trials, snapshot.states, placements, strict=True)
         ]
         slots = self.banks.insert(newcomers)
         self.trials = [replace(banked, slot=slot) for banked, slot in zip(snapshot.trials, slots, strict=True)]

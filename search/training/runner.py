@@ -127,4 +127,4 @@ def _smaller(snapshot: Snapshot) -> Snapshot:
         if any(banked.store == name for banked in snapshot.trials)
     }
     smaller = BankShapes(shapes, sum(shape.pages for shape in shapes.values()))
-    return replace(snapshot, shapes=smaller, places=[])
+    return replace(snapshot, shapes=smaller, placements=[])

@@ -24,7 +24,7 @@ from features.runtime.json_files import parse_json
 from features.runtime.text import printable
 from heads.bank.head_state import HeadState, check_state
 from heads.bank.packing import HeadArrays
-from heads.bank.pages import Place
+from heads.bank.pages import Placement
 from heads.bank.shape import BankShape
 from search.record.journal import BufferedJournal
 from search.setup.file_names import SNAPSHOT_FILE
@@ -48,7 +48,7 @@ class Snapshot:
         trials: The trials in it.
         waiting: Numbers of the trials that were asked for and have no place yet.
         throughput: Totals so far.
-        places: For each trial its slot and pages; empty where each takes any.
+        placements: For each trial its slot and pages; empty where each takes any.
         states: For each trial the state of each fold's head.
         finished: Trials of the study that had been told, interrupted ones too.
     """
@@ -58,7 +58,7 @@ class Snapshot:
     trials: list[BankedTrial]
     waiting: list[int]
     throughput: Throughput
-    places: list[Place]
+    placements: list[Placement]
     states: list[tuple[HeadState, ...]]
     finished: int = 0
 
@@ -90,8 +90,8 @@ class Saved:
     @property
     def taken(self) -> datetime | None:
         """When it was taken, in local time without a zone; None in one from before that was noted."""
-        told = self.content.taken
-        return None if told is None else datetime.fromisoformat(told)
+        noted = self.content.taken
+        return None if noted is None else datetime.fromisoformat(noted)
 
     @property
     def throughput(self) -> Throughput:
@@ -152,7 +152,7 @@ class Saved:
             trials=trials,
             waiting=list(content.waiting),
             throughput=self.throughput,
-            places=[noted.place for noted in content.members],
+            placements=[noted.place for noted in content.members],
             states=[states for _, states in found],
         )
 
@@ -192,6 +192,8 @@ class Snapshots:
     """Writes snapshots beside a study's record, one at a time, in a thread of its own.
 
     Attributes:
+        path: The file.
+        every: Seconds between two snapshots.
         beside_journal: Whether the record is a journal: durable once it was flushed, and cut back on a resume. Else it
             is durable at once, and a snapshot holds for as long as the record has gone no further.
     """
@@ -231,7 +233,7 @@ class Snapshots:
             folds=len(snapshot.states[0]) if snapshot.states else 1,
             waiting=snapshot.waiting,
             meter=snapshot.throughput,
-            members=[TrialContent.of(*one) for one in zip(snapshot.trials, snapshot.places, strict=True)],
+            members=[TrialContent.of(*one) for one in zip(snapshot.trials, snapshot.placements, strict=True)],
         )
         arrays = {
             f"{index}/{fold}/{name}": array

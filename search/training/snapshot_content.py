@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from heads.bank.pages import Place
+from heads.bank.pages import Placement
 from heads.bank.shape import BankShape
 from heads.metrics.scoring import EpochRecord, Score
 from search.setup.stores import ALONE
@@ -103,15 +103,15 @@ class TrialContent(BaseModel):
     place: _Slot
 
     @classmethod
-    def of(cls, banked: BankedTrial, place: Place) -> TrialContent:
-        """Returns what is noted of a trial and its place."""
+    def of(cls, banked: BankedTrial, placement: Placement) -> TrialContent:
+        """Returns what is noted of a trial and its placement."""
         return cls(
             number=banked.asked.number,
             first_epoch=banked.first_epoch,
             epochs=banked.epochs,
             best=_Best.of(banked.best) if banked.best else None,
             rates=banked.rates,
-            place=place,
+            place=placement,
         )
 
     def banked_trial(self, asked: Asked) -> BankedTrial:

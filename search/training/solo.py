@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from features.rows.feed import Feed
-from features.runtime.keras_settings import session_apart
+from features.runtime.keras_settings import separate_keras_session
 from features.runtime.memory import resident_budget
 from features.runtime.stopping import Stop, heeding_stops
 from heads.metrics.scoring import EpochRecord
@@ -113,7 +113,7 @@ class OneAtATime:
         if isinstance(asked.head, HeadSpec) and not data.folds:
             whole = train_solo(asked.head, data.train, data.validation, schedule, seed=asked.seed, on_epoch=on_epoch)
             return TrainedTogether([whole.weights], whole.best, whole.curve, [whole.probabilities])
-        with session_apart():
+        with separate_keras_session():
             trainees = [self._trainee(asked, seed) for seed in fold_seeds(asked.seed, max(1, len(data.folds)))]
             batches = [
                 Batches(data.train, schedule, folds=data.folds, left_out=fold, one_hot=one.one_hot)

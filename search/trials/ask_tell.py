@@ -194,8 +194,8 @@ class Book:
         frozen = self.study.get_trials(deepcopy=False)[number]
         now = datetime.now()  # as Optuna notes times
         if since < now:  # the clock may have been set back
-            told = [*TrialNotes.of(frozen).pauses, (since, now)]
-            pauses = [[moment.isoformat() for moment in pause] for pause in told]
+            noted = [*TrialNotes.of(frozen).pauses, (since, now)]
+            pauses = [[moment.isoformat() for moment in pause] for pause in noted]
             TrialNotes.write(running_trial(self.study, frozen), pauses=pauses)
 
     def report(self, asked: Asked, record: EpochRecord) -> None:

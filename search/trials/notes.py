@@ -204,8 +204,8 @@ class TrialNotes:
     @property
     def pauses(self) -> list[tuple[datetime, datetime]]:
         """From when to when nothing ran, each time that it was gone on with from a snapshot; they may overlap."""
-        told = self.attributes.get("pauses", [])
-        return [(datetime.fromisoformat(since), datetime.fromisoformat(until)) for since, until in told]
+        noted = self.attributes.get("pauses", [])
+        return [(datetime.fromisoformat(since), datetime.fromisoformat(until)) for since, until in noted]
 
     @property
     def failure(self) -> str | None:

@@ -23,7 +23,7 @@ from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from search import RunOptions, open_study, run_study, run_study_on_ray
 from search.on_ray import NOT_HERE
-from search.running import heard
+from search.running import quiet_unless
 from search.setup.images import ImageOptions
 from search.setup.stores import StudyData
 from search.training.display import Display
@@ -145,7 +145,7 @@ def test_a_stopped_search_leaves_memory_to_the_cell_that_goes_on_with_it(world, 
 
 
 def test_of_two_searches_at_once_the_last_one_that_ends_is_heard_again():
-    first, second = heard(False), heard(False)
+    first, second = quiet_unless(False), quiet_unless(False)
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)

@@ -161,7 +161,7 @@ def test_terminated_after_the_trials_the_command_says_how_to_go_on(ended, monkey
     given += [f"--features={store}" for store in ended.options["features"]]
     given += ["--join", f"--storage=sqlite:///{tmp_path}/a.db"] if joins else []
     with monkeypatch.context() as patched:
-        patched.setattr("search.finish.departing.refit", refit)
+        patched.setattr("search.finish.final_heads.refit", refit)
         said = invoke("search.run", *given)
     assert said.status == 143
     how = "again" if joins else "with --resume to go on"

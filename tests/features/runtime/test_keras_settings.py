@@ -15,7 +15,12 @@ from keras.src.backend.common import global_state
 
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.errors import InputError
-from features.runtime.keras_settings import drawn_as_before, names_counted_anew, pin_settings, session_apart
+from features.runtime.keras_settings import (
+    layer_names_from_zero,
+    pin_settings,
+    python_random_restored,
+    separate_keras_session,
+)
 
 SETTINGS = {
     "image_data_format": ("channels_first", "channels_last"),
@@ -104,7 +109,7 @@ def test_a_session_apart_leaves_that_of_the_thread_as_it_was(cleared):
     inputs = keras.Input((4,))
     hidden = keras.layers.Dense(8)(inputs)
     try:
-        with session_apart():
+        with separate_keras_session():
             assert global_state.get_global_attribute("global_random_seed") is None
             assert keras.config.is_interactive_logging_enabled()
             assert keras.layers.Dense(2).name == "dense"
@@ -122,7 +127,7 @@ def test_a_session_apart_is_one_threads_own():
     apart, seen = threading.Event(), threading.Event()
 
     def another() -> None:
-        with session_apart():
+        with separate_keras_session():
             apart.set()
             seen.wait(10)
 
@@ -137,7 +142,7 @@ def test_a_session_apart_is_one_threads_own():
 
 def test_of_two_calls_at_once_the_last_one_that_ends_puts_back_what_random_draws():
     before = random.getstate()
-    first, second = drawn_as_before(), drawn_as_before()
+    first, second = python_random_restored(), python_random_restored()
     first.__enter__()
     random.random()
     second.__enter__()
@@ -153,6 +158,6 @@ def test_names_of_layers_are_counted_anew_and_then_go_on():
 
     before = number(keras.layers.Flatten().name)
     for _ in range(2):
-        with names_counted_anew():
+        with layer_names_from_zero():
             assert [keras.layers.Flatten().name for _ in range(2)] == ["flatten", "flatten_1"]
     assert number(keras.layers.Flatten().name) == before + 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from features.runtime.errors import InputError
-from features.runtime.letting_go import nothing_kept
+from features.runtime.letting_go import frames_cleared_on_failure
 
 held: list[weakref.ref[np.ndarray]] = []
 
@@ -28,7 +28,7 @@ def fails(with_what: BaseException, *, out_of: Exception | None = None) -> None:
 @pytest.mark.parametrize("cause", [None, ValueError("first")], ids=repr)
 def test_a_stop_or_a_refusal_holds_nothing(error, cause):
     held.clear()
-    with pytest.raises(type(error)) as kept, nothing_kept():
+    with pytest.raises(type(error)) as kept, frames_cleared_on_failure():
         fails(error, out_of=cause)
     assert kept.value is error
     assert kept.traceback[-1].name == "fails"
@@ -46,7 +46,7 @@ def test_nor_does_a_function_within_another_one_hold_what_that_had():
         inner()
 
     held.clear()
-    with pytest.raises(KeyboardInterrupt) as kept, nothing_kept():
+    with pytest.raises(KeyboardInterrupt) as kept, frames_cleared_on_failure():
         outer()
     assert kept.value.args == ((8,),)
     assert kept.traceback[-1].name == "outer"
@@ -55,7 +55,7 @@ def test_nor_does_a_function_within_another_one_hold_what_that_had():
 
 def test_what_nobody_expects_can_be_looked_into():
     held.clear()
-    with pytest.raises(ZeroDivisionError) as kept, nothing_kept():
+    with pytest.raises(ZeroDivisionError) as kept, frames_cleared_on_failure():
         fails(ZeroDivisionError())
     assert kept.value
     assert held[0]() is not None
@@ -67,7 +67,7 @@ def test_what_the_caller_was_at_stays_the_callers():
         try:
             fails(ZeroDivisionError())
         except ZeroDivisionError:
-            with nothing_kept():
+            with frames_cleared_on_failure():
                 fails(KeyboardInterrupt())
     assert isinstance(kept.value.__context__, ZeroDivisionError)
     assert [found() is not None for found in held] == [True, False]

@@ -285,7 +285,7 @@ def seen_in(engine: Engine) -> tuple[list[list[float]], list[dict]]:
     engine.remove([slots[1]])
     slots[1:2] = engine.insert(arrivals[5:6])
     numbers = [array[0, slots].tolist() for array in run_epoch(engine, 1)]
-    spread = set(engine.shape.lane_of(engine.table.of(slots[3])))
+    spread = set(engine.shape.lane_of(engine.table.pages_of_slot(slots[3])))
     assert (len(spread) > 1) == (engine.shape.lanes > 1)
     return numbers, [engine.save_state(slot) for slot in slots]
 

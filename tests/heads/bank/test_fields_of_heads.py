@@ -67,12 +67,14 @@ def test_each_trains_as_keras_trains_it(engine: Engine, feeds: tuple[Feed, Feed]
 def test_a_saved_head_goes_on_to_the_last_bit(engine: Engine, feeds: tuple[Feed, Feed]) -> None:
     slots = engine.insert([Newcomer(spec=spec, seeds=(seed,), epochs=EPOCHS) for seed, spec in enumerate(HEADS)])
     epoch_of(engine, feeds, 0)
-    saved, places = [engine.save_state(slot) for slot in slots], [engine.place_of(slot) for slot in slots]
+    saved, placements = [engine.save_state(slot) for slot in slots], [engine.placement_of(slot) for slot in slots]
     epoch_of(engine, feeds, 1)
     expected = [engine.save_state(slot) for slot in slots]
     engine.remove(slots)
-    back = zip(HEADS, saved, places, strict=True)
-    again = engine.insert([Newcomer(spec=spec, states=(state,), place=place) for spec, state, place in back])
+    back = zip(HEADS, saved, placements, strict=True)
+    again = engine.insert(
+        [Newcomer(spec=spec, states=(state,), placement=placement) for spec, state, placement in back]
+    )
     epoch_of(engine, feeds, 1)
     for slot, state in zip(again, expected, strict=True):
         assert_equal_states(engine.save_state(slot), state)

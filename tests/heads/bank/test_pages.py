@@ -53,7 +53,7 @@ def test_places_are_never_owned_twice(moves, pages, lanes):
             held = [place for places in owned.values() for place in places[sort]]
             assert len(set(held)) == len(held) == shape.places[sort] - free
         for slot, places in owned.items():
-            assert table.of(slot).tolist() == places["pages"]
+            assert table.pages_of_slot(slot).tolist() == places["pages"]
             assert table.page_in_head[places["pages"]].tolist() == list(range(len(places["pages"])))
         layout = table.layout()
         for name in ("used_pages", "used_pooled", "used_tiles", "used_slots"):

@@ -33,7 +33,7 @@ def heads(ended):
 
 
 def scored(ended, heads, **changes):
-    how = {name: changes.pop(name) for name in ("earlier", "used", "read") if name in changes}
+    how = {name: changes.pop(name) for name in ("earlier", "note_use", "read") if name in changes}
     return score_on_test(ended.study_data, ToTest(heads, winner=next(iter(heads)), **changes), **how)
 
 
@@ -105,15 +105,15 @@ def test_the_same_heads_are_not_scored_twice_and_others_are_counted(ended, heads
 def test_all_study_directories_of_a_study_count_the_same_uses(ended, heads):
     study, fewer = optuna.create_study(), dict(list(heads.items())[1:])
     used = partial(note_tested, study)
-    here = scored(ended, heads, used=used)
-    there = scored(ended, fewer, used=used)
+    here = scored(ended, heads, note_use=used)
+    there = scored(ended, fewer, note_use=used)
     assert (here.uses, there.uses) == (1, 2)
-    assert scored(ended, heads, earlier=here, used=used) == replace(here, uses=2)
-    assert scored(ended, fewer, earlier=here, used=used) == there, "these are the heads that were used there"
+    assert scored(ended, heads, earlier=here, note_use=used) == replace(here, uses=2)
+    assert scored(ended, fewer, earlier=here, note_use=used) == there, "these are the heads that were used there"
     assert study.user_attrs[TESTED] == [here.heads, there.heads]
-    assert scored(ended, fewer, earlier=replace(here, heads="others", uses=6), used=used).uses == 7
+    assert scored(ended, fewer, earlier=replace(here, heads="others", uses=6), note_use=used).uses == 7
     study.set_user_attr(TESTED, "rubbish")
-    assert scored(ended, heads, used=used).uses == 1
+    assert scored(ended, heads, note_use=used).uses == 1
 
 
 def test_the_same_weights_with_another_temperature_are_scored_anew_and_are_no_other_use(ended, heads):

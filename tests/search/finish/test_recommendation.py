@@ -21,7 +21,7 @@ from heads.files import plain_layers
 from heads.files.head_file import read_head
 from heads.metrics.calibration import with_temperature
 from heads.metrics.scoring import mean_probabilities, score
-from search.finish import departing
+from search.finish import final_heads
 from search.finish.checkpoints import TopCheckpoints
 from search.finish.choice import Choice
 from search.finish.conclusion import conclude
@@ -163,7 +163,7 @@ def made(tmp_path, monkeypatch) -> EndedStudy:
             found[one.trial] = Refit(one.trial, one.spec, first, one.epochs, 9, more=tuple(more))
         return found, {}
 
-    monkeypatch.setattr(departing, "refit", refit)
+    monkeypatch.setattr(final_heads, "refit", refit)
     return ended
 
 

@@ -15,7 +15,7 @@ from heads.files.head_file import read_head
 from heads.metrics.calibration import fit_temperature, with_temperature
 from heads.metrics.curves import reliability
 from heads.metrics.scoring import mean_probabilities, score
-from search.finish import departing
+from search.finish import final_heads
 from search.finish.calibration import calibration_of, temperature_of
 from search.finish.choice import Choice
 from search.finish.conclusion import conclude
@@ -47,7 +47,7 @@ def ended(tmp_path, monkeypatch):
         }
         return found, {}
 
-    monkeypatch.setattr(departing, "refit", refit)
+    monkeypatch.setattr(final_heads, "refit", refit)
     return ended
 
 
@@ -154,14 +154,14 @@ def test_nor_are_they_compared_by_logarithms(lone):
 
 
 def test_why_a_head_could_not_be_trained_on_all_rows_is_told(ended, monkeypatch):
-    found, real = finalists(ended), departing.refit
+    found, real = finalists(ended), final_heads.refit
     chosen, other, *_ = (one.trial for one in found)
 
     def without(lost: int):
         def refit(candidates, *given):
             return real([one for one in candidates if one.trial != lost], *given)[0], {lost: "found no settings.json"}
 
-        monkeypatch.setattr(departing, "refit", refit)
+        monkeypatch.setattr(final_heads, "refit", refit)
 
     said = "its head could not be trained on all rows: found no settings.json"
     without(other)

@@ -14,9 +14,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.record import crew as module
+from search.record.connectivity import Connectivity
 from search.record.crew import FINISHER, WORKER_KEY
 from search.record.owner import Owner
-from search.record.touch import Touch
 from search.trials.notes import TrialNotes
 
 pytestmark = pytest.mark.usefixtures("patience")
@@ -99,11 +99,16 @@ def test_after_a_time_without_the_database_nobody_is_taken_for_dead_for_the_grac
 
 @pytest.mark.parametrize(("answer", "taken"), [(0.6, True), (1.3, False)])
 def test_a_database_that_answers_slowly_is_one_that_answers_unless_signs_come_too_late(capsys, answer, taken):
-    now, touch = 0.0, Touch(6.0, 1.0, "here", now=0.0)
+    now, database = 0.0, Connectivity(6.0, 1.0, "here", now=0.0)
     held = []
     for _ in range(10):
         now += 1.0
-        for step in (touch.begin_round, touch.heard, touch.heard, lambda now: held.append(touch.is_held(now))):
+        for step in (
+            database.begin_round,
+            database.answered,
+            database.answered,
+            lambda now: held.append(database.is_steady(now)),
+        ):
             now += answer
             step(now)
     assert all(held) if taken else not any(held[1:])
@@ -112,12 +117,12 @@ def test_a_database_that_answers_slowly_is_one_that_answers_unless_signs_come_to
 
 
 def test_a_database_that_stood_still_within_a_round_is_believed_after_the_grace_only():
-    now, held, touch = 0.0, [], Touch(6.0, 1.0, "here", now=0.0)
+    now, held, database = 0.0, [], Connectivity(6.0, 1.0, "here", now=0.0)
     for number in range(20):
         now += 1.1
-        touch.begin_round(now)
+        database.begin_round(now)
         now += 3.5 if number == 5 else 0.1
-        held.append(touch.is_held(now))
+        held.append(database.is_steady(now))
     assert held == [True] * 5 + [False] * 6 + [True] * 9
 
 

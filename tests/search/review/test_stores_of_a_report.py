@@ -15,8 +15,8 @@ from search.record.costs import CostOfUse, StoreCost
 from search.record.study_record import StudyRecord, read_record
 from search.record.summary import SUMMARY_FILE, Summary, read_summary, write_summary
 from search.review import figures
+from search.review.cheapest_head import cheapest_head, costed_trials, standard_error
 from search.review.dashboard_study import small_figures
-from search.review.frugal import costed, frugal, standard_error
 from search.review.gallery import Gallery
 from search.review.note import note_on
 from search.review.report import make_report
@@ -118,7 +118,7 @@ def test_the_figure_has_a_colour_a_store_and_the_front_of_all(record):
     for name in NAMES:
         own = {trial.number for trial in record.ranked if store_of(trial) == name}
         assert set(traces[name].text) == {f"trial {number}" for number in own}
-    heads = [figures.Point(one.trial.number, one.milliseconds, one.trial.value) for one in costed(record)]
+    heads = [figures.Point(one.trial.number, one.milliseconds, one.trial.value) for one in costed_trials(record)]
     front = figures.pareto_front(heads, "accuracy")
     assert list(traces["no cheaper head is better"].text) == [f"trial {point.number}" for point in front]
     assert max(traces["small"].x) < 3
@@ -127,7 +127,7 @@ def test_the_figure_has_a_colour_a_store_and_the_front_of_all(record):
 
 
 def test_the_cheapest_within_one_standard_error_is_named_beside_the_best(record, page):
-    found = frugal(record)
+    found = cheapest_head(record)
     mean = next(one.mean for one in record.finalists if one.trial == found.best.trial.number)
     assert found.margin == pytest.approx(max(0.02 / 3**0.5, (mean * (1 - mean) / 100) ** 0.5))  # of repeats, of rows
     assert standard_error(record, record.ranked[-1]) == pytest.approx(
@@ -136,7 +136,7 @@ def test_the_cheapest_within_one_standard_error_is_named_beside_the_best(record,
     text = f"The best head is trial {found.best.trial.number} on {found.best.store}"
     assert text in page
     means = {one.trial: one.mean for one in record.finalists}
-    for one in costed(record):
+    for one in costed_trials(record):
         mine, theirs = (means.get(head.trial.number) for head in (one, found.best))
         worse = theirs - mine if mine is not None else found.best.trial.value - one.trial.value
         if worse <= found.margin:
@@ -147,7 +147,7 @@ def test_cheapest_is_the_best_of_those_that_cost_the_same(record):
     heads = dict.fromkeys(record.summary.cost_of_use.heads, 1.0)
     stores = tuple(replace(one, milliseconds=3.0) for one in record.summary.cost_of_use.stores)
     alike = replace(record, summary=replace(record.summary, cost_of_use=CostOfUse(stores=stores, heads=heads)))
-    found = frugal(alike)
+    found = cheapest_head(alike)
     assert found.cheapest == found.best
     assert "No cheaper head is within one standard error of it" in make_report(alike)
     assert "cheapest within one standard error" not in [trace.name for trace in Gallery(alike)["value-and-cost"].data]
@@ -167,12 +167,12 @@ def ranked_by_loss(record: StudyRecord, means: tuple[float, ...], *, diverged: i
 
 
 def test_of_losses_the_larger_one_is_the_worse(record):
-    found = frugal(ranked_by_loss(record, (0.20, 0.21, 0.30)))
+    found = cheapest_head(ranked_by_loss(record, (0.20, 0.21, 0.30)))
     assert [found.best.trial.number, found.cheapest.trial.number] == [one.trial for one in record.finalists[:2]]
 
 
 def test_the_error_of_a_mean_is_of_the_repeats_that_came_through(record):
-    assert frugal(ranked_by_loss(record, (0.2, 0.3), diverged=1)).margin == pytest.approx(0.03 / 2**0.5)
+    assert cheapest_head(ranked_by_loss(record, (0.2, 0.3), diverged=1)).margin == pytest.approx(0.03 / 2**0.5)
 
 
 def test_with_folds_the_error_of_a_share_is_of_all_rows_that_judge(record):
@@ -228,7 +228,7 @@ def test_before_the_end_there_are_counts_and_no_costs(tmp_path):
         [name, *"-----", f"{sum(store_of(one) == name for one in record.trials)}"] for name in NAMES
     ]
     assert "value-and-cost" not in Gallery(record)
-    assert frugal(record) is None
+    assert cheapest_head(record) is None
 
 
 def test_what_is_not_known_of_a_backbone_is_said(folder, record):

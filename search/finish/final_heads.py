@@ -1,4 +1,4 @@
-"""What leaves a study: heads trained on all rows and calibrated, or trials' own heads, as they lie in its directory."""
+"""The heads that a study ends with: trained on all rows and calibrated, or trials' own heads, as they lie there."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from search.trials.ranking import article_trial, ranking
 
 
 @dataclass(frozen=True)
-class Departing:
-    """The heads that leave a study.
+class FinalHeads:
+    """The heads of a study that are tested and exported.
 
     Attributes:
         choice: Who won, and the finalists.
@@ -65,8 +65,8 @@ class Departing:
         """
         if len(self.members) < 2:
             return None
-        called = {finalist.trial: finalist.probabilities for finalist in self.choice.finalists}
-        temperature = temperature_of(of_each_seed(called.get(number, ()) for number in self.members), data)
+        probabilities = {finalist.trial: finalist.probabilities for finalist in self.choice.finalists}
+        temperature = temperature_of(of_each_seed(probabilities.get(number, ()) for number in self.members), data)
         return Ensemble(trials=tuple(self.members), temperature=temperature)
 
     def winner_refit(self, searched: Searched) -> RefitRecord | None:
@@ -81,12 +81,12 @@ class Departing:
     def winner_calibration(self, data: SearchData) -> Calibration | None:
         """Returns what the winner's temperature makes of the validation rows; None where it has none."""
         winner = self.choice.trial
-        called = next((one.probabilities for one in self.choice.finalists if one.trial == winner), ())
-        return calibration_of(called, self.temperatures.get(winner), data)
+        probabilities = next((one.probabilities for one in self.choice.finalists if one.trial == winner), ())
+        return calibration_of(probabilities, self.temperatures.get(winner), data)
 
 
-def train_departing(choice: Choice, checkpoints: TopCheckpoints, *, on_stage: OnStage = untold) -> Departing:
-    """Trains on all rows, and calibrates, what leaves, and writes it in the place of what an earlier end left.
+def train_final_heads(choice: Choice, checkpoints: TopCheckpoints, *, on_stage: OnStage = untold) -> FinalHeads:
+    """Trains the final heads on all rows, calibrates them, and writes them in the place of those of an earlier end.
 
     Without finalists nothing is calibrated: the only rows to fit a temperature on are those that chose the trial.
 
@@ -105,13 +105,13 @@ def train_departing(choice: Choice, checkpoints: TopCheckpoints, *, on_stage: On
     on_stage(Stage.CALIBRATION)
     temperatures = {one.trial: temperature_of(one.probabilities, searched.data.first) for one in choice.finalists}
     _save(refits, choice, temperatures, checkpoints)
-    leaving = [choice.trial, *([article.number] if article else []), *(one.trial for one in choice.sound)]
+    numbers = [choice.trial, *([article.number] if article else []), *(one.trial for one in choice.sound)]
     heads = {
         number: find_head(searched.folder, number, refitted=bool(to_refit))
-        for number in dict.fromkeys(leaving)
+        for number in dict.fromkeys(numbers)
         if not to_refit or number in refits
     }
-    return Departing(
+    return FinalHeads(
         choice=choice,
         heads=heads,
         refits=refits,
@@ -155,10 +155,10 @@ def _to_refit(choice: Choice, checkpoints: TopCheckpoints) -> Sequence[ToRefit]:
             for one in choice.sound
         ]
     best, article = ranking(searched.study)[0], article_trial(searched.study)
-    leaving = list({trial.number: trial for trial in (best, article) if trial}.values())
-    if not searched.config.folds and all(map(checkpoints.kept_head, leaving)):
+    trials = list({trial.number: trial for trial in (best, article) if trial}.values())
+    if not searched.config.folds and all(map(checkpoints.kept_head, trials)):
         return []
-    return [_of_trial(trial) for trial in leaving]
+    return [_of_trial(trial) for trial in trials]
 
 
 def _copies(finalist: Finalist, choice: Choice) -> int:

@@ -8,7 +8,7 @@ _SLOW_ROUNDS = 3
 """Rounds in a row that are too slow, after which that is said."""
 
 
-class Touch:
+class Connectivity:
     """Since when a process is in touch with a database, by when that has answered.
 
     Where it was away, or stood still, or this process was asleep, nobody may have given a sign of life: that is a long
@@ -25,30 +25,30 @@ class Touch:
             where: The database and the study, for messages.
             now: This process's count of seconds, as in all that follows.
         """
-        self._grace, self._every, self._where = grace, every, where
-        self._answered = self._round = now
-        self._since = now - grace
+        self._grace, self._round_s, self._where = grace, every, where
+        self._answered_at = self._round_at = now
+        self._steady_since = now - grace
         self._slow, self._said = 0, False
 
     def begin_round(self, now: float) -> None:
         """The database has answered for the first time after the pause between two rounds."""
-        is_slow, self._round = now - self._round > self._grace - self._every, now
+        is_slow, self._round_at = now - self._round_at > self._grace - self._round_s, now
         self._slow = self._slow + 1 if is_slow else 0
         if is_slow:
-            self._since = now
+            self._steady_since = now
         if self._slow == _SLOW_ROUNDS and not self._said:
             self._said = True
             say(f"note: {self._where}: answers too slowly for --grace {self._grace:g}: nobody is taken for dead")
-        self._answered += self._every  # which was planned
-        self.heard(now)
+        self._answered_at += self._round_s  # which was planned
+        self.answered(now)
 
-    def heard(self, now: float) -> None:
+    def answered(self, now: float) -> None:
         """The database has answered."""
-        if now - self._answered > self._grace / 2:
-            self._since = now
-        self._answered = now
+        if now - self._answered_at > self._grace / 2:
+            self._steady_since = now
+        self._answered_at = now
 
-    def is_held(self, now: float) -> bool:
-        """Whether it has answered, just now too, for long enough for others to give their signs."""
-        self.heard(now)
-        return now - self._since >= self._grace
+    def is_steady(self, now: float) -> bool:
+        """Notes that it has answered, and says whether it has for long enough for others to give their signs."""
+        self.answered(now)
+        return now - self._steady_since >= self._grace

@@ -20,7 +20,7 @@ EQUAL = 1.02
 
 
 @dataclass(frozen=True)
-class Costed:
+class CostedTrial:
     """A completed trial of which it is known what an image costs.
 
     Attributes:
@@ -35,8 +35,8 @@ class Costed:
 
 
 @dataclass(frozen=True)
-class Frugal:
-    """What there is to choose between.
+class CheapestHead:
+    """The cheapest head that is not shown to be worse than the best, and that one.
 
     Attributes:
         best: The best head.
@@ -45,28 +45,30 @@ class Frugal:
         margin: One standard error of the best's value.
     """
 
-    best: Costed
-    cheapest: Costed
+    best: CostedTrial
+    cheapest: CostedTrial
     margin: float
 
 
-def costed(record: StudyRecord) -> list[Costed]:
+def costed_trials(record: StudyRecord) -> list[CostedTrial]:
     """Returns the completed trials, best first, as far as it is known what they cost."""
     cost = record.summary.cost_of_use
     if cost is None:
         return []
     named = ((trial, TrialNotes.of(trial).store) for trial in record.ranked)
     priced = ((trial, store, cost.of(trial.number, store)) for trial, store in named)
-    return [Costed(trial, store, price) for trial, store, price in priced if price is not None and 0 < price < math.inf]
+    return [
+        CostedTrial(trial, store, price) for trial, store, price in priced if price is not None and 0 < price < math.inf
+    ]
 
 
-def frugal(record: StudyRecord) -> Frugal | None:
+def cheapest_head(record: StudyRecord) -> CheapestHead | None:
     """Returns the cheapest head within one standard error of the best; None where either is not known.
 
     Finalists are compared by the means of their repeats, among which no seed was chosen; other trials, whose values are
     too high, with the best one's value as a trial, which is too high as well.
     """
-    heads = costed(record)
+    heads = costed_trials(record)
     if not heads or heads[0].trial.number != record.ranked[0].number:
         return None
     best = heads[0]
@@ -75,18 +77,18 @@ def frugal(record: StudyRecord) -> Frugal | None:
         return None
     means = {one.trial: one.mean for one in record.finalists if one.mean is not None}
 
-    def behind(one: Costed) -> float:
-        number = one.trial.number
+    def behind(head: CostedTrial) -> float:
+        number = head.trial.number
         if number in means and best.trial.number in means:
-            mine, theirs = means[number], means[best.trial.number]
+            value, best_value = means[number], means[best.trial.number]
         else:
-            mine, theirs = value_of(one.trial), value_of(best.trial)
-        return ranking_score(theirs - mine, record.config.objective)
+            value, best_value = value_of(head.trial), value_of(best.trial)
+        return ranking_score(best_value - value, record.config.objective)
 
-    within = [one for one in heads if is_within(behind(one), margin)]
-    least = min(one.milliseconds for one in within)
-    cheapest = next(one for one in within if one.milliseconds <= EQUAL * least)
-    return Frugal(best, cheapest, margin)
+    within = [head for head in heads if is_within(behind(head), margin)]
+    least = min(head.milliseconds for head in within)
+    cheapest = next(head for head in within if head.milliseconds <= EQUAL * least)
+    return CheapestHead(best, cheapest, margin)
 
 
 def standard_error(record: StudyRecord, trial: FrozenTrial) -> float | None:
