@@ -14,7 +14,7 @@ from features.leaks.leaks import TOO_FEW, Leaks, Part, count_patients, default_p
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
 from features.runtime.command import bars, run_command, show, tell
 from features.runtime.errors import BottleneckError, InputError
-from features.runtime.text import printable
+from features.runtime.text import counted, printable
 from features.store.check import LISTED, describe, find_problems
 from features.store.reader import FeatureStore
 
@@ -49,9 +49,9 @@ def _pairs_text(store: FeatureStore, found: Leaks) -> str:
         return TOO_FEW if too_few_values(store) else "not looked for"
     if not found.pairs:
         return "no pair of different patients or classes"
-    number = f"{len(found.pairs):,}{' or more' if found.truncated else ''}"
+    number = f"{len(found.pairs):,} or more pairs" if found.truncated else counted(len(found.pairs), "pair")
     across = sum(pair.across for pair in found.pairs)
-    lines = [f"{number} pairs of different patients or classes, {across:,} of them across these parts"]
+    lines = [f"{number} of different patients or classes, {across:,} of them across these parts"]
     lines += [printable(f"{pair}") for pair in found.pairs[:LISTED]]
     lines += [f"and {len(found.pairs) - LISTED:,} more (--json has them)"] if len(found.pairs) > LISTED else []
     return "\n".join(lines)

@@ -243,8 +243,7 @@ def _extract(given: ImagesGiven, resolved: Resolved, *, named: bool) -> None:
 
     entries_of(given.images, Seen())  # what is no folder is refused before anything is made or said
     (store,) = resolved.paths.values()
-    store.parent.mkdir(parents=True, exist_ok=True)
-    say(f"{given.images}: extracted into {store}")
+    say(f"{given.images}: extracting into {store}")
     told = {**given.options, "backend": resolved.options.backend}
     try:
         summaries = extract_as_told(given.images, store, told)

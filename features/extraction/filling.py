@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -110,8 +110,8 @@ def fill(
         Seconds that it took.
 
     Raises:
-        BottleneckError: A disk is full or failed, features are not finite, or with ``strict`` an image cannot be
-            decoded.
+        BottleneckError: A disk is full or failed, a folder of images is gone, features are not finite, or with
+            ``strict`` an image cannot be decoded.
         KeyboardInterrupt: After Ctrl-C, or SIGTERM.
     """
     started = time.perf_counter()
@@ -136,6 +136,7 @@ def fill(
     ):
         for batch in made:
             stop.take_effect()
+            _refuse_lost_folder(table, batch.reasons)
             if strict:
                 refuse_skipped(table, {table.paths[row]: reason for row, reason in batch.reasons.items()})
             if writing is not None:
@@ -144,6 +145,14 @@ def fill(
         if writing is not None:
             writing.result()
     return time.perf_counter() - started
+
+
+def _refuse_lost_folder(table: ImageTable, rows: Iterable[int]) -> None:
+    """Stops where a folder that images were found in is there no more, as when its disk drops out: it may come back."""
+    for row in rows:
+        folder = (table.folder / table.paths[row]).parent
+        if not folder.is_dir():
+            raise BottleneckError(f"{folder}: the folder is gone; run the same command again once it is back")
 
 
 def finish(stores: Sequence[Filling], table: ImageTable, *, seconds: float) -> list[ExtractionSummary]:

@@ -8,10 +8,9 @@ the file never decides whether they can be had.
 from __future__ import annotations
 
 import io
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,8 +30,9 @@ from features.images.pillow_internals import (
     read_planes,
 )
 from features.images.plugins import remedy_for
-from features.images.reading import MAX_PIXELS, Noticed, Page, Reading, Source, Tally, file_holding, open_file
+from features.images.reading import Noticed, Page, Reading, Source, Tally, file_holding, open_file
 from features.images.resizing import resized
+from features.images.room import Room
 from features.runtime.errors import BottleneckError
 from features.store.intensity import WHOLE, value_range
 
@@ -54,8 +54,7 @@ _REASONS = {
     PermissionError: "no permission to read it",
 }
 _NO_DAMAGE = (MemoryError, *_REASONS, Image.DecompressionBombError)
-_one_at_a_time = threading.Lock()
-"""Held while an image is decoded that is larger than Pillow would have it: several at once may not fit the memory."""
+_room = Room()
 
 
 class UndecodableError(BottleneckError):
@@ -141,12 +140,14 @@ def deep_values(source: Source, max_pixels: int) -> npt.NDArray[Any] | None:
         BottleneckError: There is not enough memory.
     """
     with _explained(source, max_pixels), _opened(source, max_pixels) as image:
-        if has_deep_colours(image):
-            return _deep_colours(image, source, max_pixels)
-        if not _has_numbers(image):
+        pixels = image.width * image.height
+        if not is_deep(image):
             return None
-        image.load()
-        return _numbers(image)
+        with _room.holding(pixels, of=pixels):
+            if has_deep_colours(image):
+                return _deep_colours(image, source, max_pixels)
+            image.load()
+            return _numbers(image)
 
 
 @dataclass(frozen=True)
@@ -240,8 +241,9 @@ def _opened(source: Source, max_pixels: int) -> Iterator[Image.Image]:
 
 def _upright(source: Source, size: int | None, reading: Reading) -> _Upright:
     with _opened(source, reading.max_pixels) as image:
+        whole = image.width * image.height
         draft = _draft(image, size)
-        with _one_at_a_time if image.width * image.height > MAX_PIXELS else nullcontext():
+        with _room.holding(image.width * image.height, of=whole):
             deep = has_deep_colours(image)
             if deep:
                 reading.tally.add(Noticed.DEEP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections import Counter
@@ -32,6 +33,9 @@ _SNIFFED = 16
 """Files without an ending that are looked into."""
 _LOOKED_AT = 100_000
 """Entries that are counted where there is no image: what a folder holds shows before."""
+DEEPEST = 200
+"""How many folders may lie in one another: more are a loop of mounts or of copies, and not what anyone made."""
+TOO_DEEP = f"more than {DEEPEST} folders in one another"
 _DICOM = dicom.REMEDY
 _SIEMENS = "give DICOM files the ending .dcm"
 _VOLUME = "volumes are not read: write their slices as PNG first, e.g. with SimpleITK or nibabel"
@@ -159,7 +163,7 @@ def every_file(
     Args:
         folder: The folder.
         leave_out: A folder, resolved, that is passed over where it lies in this one.
-        on_problem: Told of folders that cannot be read; they are passed over by default.
+        on_problem: Told of folders that cannot be read or lie too deep; they are passed over by default.
     """
     above: dict[str, tuple[Path, ...]] = {os.fspath(folder): ()}
     for at, folders, files in os.walk(folder, onerror=on_problem, followlinks=True):
@@ -167,6 +171,10 @@ def every_file(
         if here in within or (within and here == leave_out):
             folders.clear()
             continue
+        if folders and len(within) >= DEEPEST:
+            folders.clear()
+            if on_problem is not None:
+                on_problem(OSError(errno.ELOOP, TOO_DEEP, at))
         folders[:] = sorted(name for name in folders if not is_left_out(name))
         above |= {os.path.join(at, name): (*within, here) for name in folders}  # noqa: PTH118  as os.walk does
         yield from (Path(at) / name for name in sorted(files) if not is_left_out(name))

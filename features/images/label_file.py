@@ -66,6 +66,8 @@ def _read_text(path: Path) -> pd.DataFrame:
         encoding="utf-8-sig",
         on_bad_lines="error",
     )
+    # spreadsheets write `,,,` below a table, of rows that were emptied; pandas itself passes over empty lines alone
+    frame = frame.loc[(frame.fillna("") != "").any(axis=1)]
     # pandas calls the second column of a name `label.1`, and one without a name `Unnamed: 3`
     frame.columns = pd.Index([name or unnamed for name, unnamed in zip(header, frame.columns, strict=True)])
     return frame

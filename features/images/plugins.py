@@ -17,9 +17,11 @@ _PLUGINS = {"pillow_heif": "register_heif_opener", "pillow_jxl": ""}
 HEIF = f"HEIF is read once pillow-heif is there: {extra_hint('heic')}"
 AVIF = "AVIF is read by a Pillow that was built with it: pip install --upgrade pillow"
 JPEG_XL = "JPEG XL is read once its plugin is there: pip install pillow-jxl-plugin"
+GIT_LFS = "a Git LFS pointer, not the file itself: git lfs pull in its checkout gets that"
 POSTSCRIPT = "PostScript is a program, and no file's program is run: write PNG or TIFF first"
 _NOT_READ = frozenset(("EPS", "IPTC", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"))
 """Pillow has Ghostscript run PostScript, also one within an IPTC file; the others it only knows by name."""
+_GIT_LFS_START = b"version https://git-lfs.github.com/spec/"
 _BOX = re.compile(rb"....ftyp(?P<brand>....)", re.DOTALL)
 _AVIF_BRANDS, _HEIF_BRANDS = (
     (b"avif", b"avis"),
@@ -74,6 +76,8 @@ def remedy_for(start: bytes) -> str | None:
         return JPEG_XL if ".jxl" in remedies() else None
     if start.startswith(_POSTSCRIPT_STARTS):
         return POSTSCRIPT
+    if start.startswith(_GIT_LFS_START):
+        return GIT_LFS
     box = _BOX.match(start)
     if box is None:
         return None

@@ -8,8 +8,9 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from features.images.entries import advice_on, is_image, is_left_out, is_litter, is_text
+from features.images.entries import DEEPEST, TOO_DEEP, advice_on, is_image, is_left_out, is_litter, is_text
 from features.runtime.errors import InputError
+from features.runtime.text import printable, shortened
 
 HIDDEN, LITTER, OTHERS, BESIDE = "hidden", "left behind by systems", "no images", "images beside those of a class"
 MASKS = "masks beside images"
@@ -174,6 +175,10 @@ def _take_all(branch: _Branch, seen: Seen) -> None:
 def _walk(folder: Path, name: str, above: tuple[tuple[int, int], ...]) -> _Branch:
     """Reads a folder and all below it; ``above`` are those that it lies in, so that a link to one of them ends it."""
     branch = _Branch(name)
+    if len(above) >= DEEPEST:
+        found = f"{TOO_DEEP}: {shortened(printable(name), 60)}"
+        branch.problem = InputError(folder, expected="an image folder", found=found)
+        return branch
     try:
         status = (folder / name).stat()
         entries = entries_of(folder / name, branch.seen)

@@ -74,8 +74,15 @@ def test_a_store_in_the_place_of_images_is_refused_before_anything_is_made(tmp_p
     (tmp_path / "scans.h5").write_bytes(b"x")
     with pytest.raises(InputError, match=r"found a file; a store .* takes it as --features"):
         run_study(images=tmp_path / "scans.h5", out=tmp_path / "studies" / "one", trials=2)
-    assert "extracted into" not in capfd.readouterr().err
+    assert "extracting into" not in capfd.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["scans.h5"]
+
+
+def test_a_folder_without_images_is_refused_before_anything_is_made(tmp_path):
+    (tmp_path / "scans").mkdir()
+    with pytest.raises(InputError, match="one sub-folder per class"):
+        run_study(images=tmp_path / "scans", out=tmp_path / "studies" / "one", trials=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["scans"]
 
 
 @pytest.mark.slow

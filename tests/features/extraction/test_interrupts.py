@@ -1,4 +1,4 @@
-"""Ctrl-C where TensorFlow swallows it, as it does while it imports something: an extraction stops all the same."""
+"""An extraction stops at Ctrl-C where TensorFlow swallows it, and where its images are gone; and goes on after it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from made_images import noise, put_image
 
 from features import extract
 from features.extraction import extraction
-from features.runtime.errors import InputError
+from features.runtime.errors import BottleneckError, InputError
 from features.store.reader import FeatureStore
 
 ROWS = 24
@@ -54,6 +54,24 @@ def test_an_interrupt_that_got_lost_is_heeded_after_the_batch(images, tmp_path, 
         other = "jax" if "tensorflow" in extraction.versions_here() else "tensorflow"
         patched.setattr(extraction, "versions_here", lambda: {other: "0"})
         extract(images, tmp_path / "stopped.h5", **OPTIONS, progress=False)
+    for name in ("stopped", "whole"):
+        extract(images, tmp_path / f"{name}.h5", **OPTIONS, progress=False)
+    assert (tmp_path / "stopped.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+def test_a_disk_that_drops_out_stops_it_and_once_back_it_goes_on(images, tmp_path, monkeypatch):
+    class Unplugged(MadeBackbone):
+        def features(self, shown):
+            if images.is_dir():
+                images.rename(tmp_path / "elsewhere")
+            return super().features(shown)
+
+    monkeypatch.setattr(extraction, "build_backbone", lambda spec: Unplugged())
+    monkeypatch.setattr("features.extraction.pipeline.BATCHES_AHEAD", 1)
+    with pytest.raises(BottleneckError, match=r"images/A: the folder is gone; run the same command again once it is"):
+        extract(images, tmp_path / "stopped.h5", **OPTIONS, progress=False)
+    (tmp_path / "elsewhere").rename(images)
+    monkeypatch.setattr(extraction, "build_backbone", lambda spec: MadeBackbone())
     for name in ("stopped", "whole"):
         extract(images, tmp_path / f"{name}.h5", **OPTIONS, progress=False)
     assert (tmp_path / "stopped.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.images.entries import IMAGE_SUFFIXES
+from features.images.entries import IMAGE_SUFFIXES, every_file
 from features.images.folder import scan_folder
+from features.images.walk import Seen, files_below
 from features.runtime.errors import InputError
 from features.runtime.text import printable
 
@@ -182,3 +183,16 @@ def test_printable_is_one_line(text):
     assert len(shown.splitlines()) <= 1
     if text.isprintable():
         assert shown == text
+
+
+def test_folders_deeper_than_anyone_makes_are_passed_over_or_refused_in_one_line(tmp_path):
+    fill(tmp_path, "A/A-1-1.png", "B/B-2-1.png", f"A/{'d/' * 250}A-1-2.png")
+    assert scan_folder(tmp_path).paths == ("A/A-1-1.png", "B/B-2-1.png")  # beside images no folder is needed
+    told = r"expected an image folder, found more than 200 folders in one another: {}d/d/.*\.\.\.$"
+    with pytest.raises(InputError, match=told.format("A/")):
+        files_below(tmp_path, Seen())
+    with pytest.raises(InputError, match=told.format("")):
+        scan_folder(tmp_path / "A")
+    problems: list[OSError] = []
+    assert len([*every_file(tmp_path, on_problem=problems.append)]) == 2
+    assert [error.strerror for error in problems] == ["more than 200 folders in one another"]

@@ -362,6 +362,7 @@ def test_choices_that_do_not_go_together_are_refused(choice, said):
         ("a.csv", "\ufeffpath,label\r\n007,NA\r\n8,\u00e9\r\n"),
         ("semicolons.CSV", "path;label\n007;NA\n8;\u00e9\n"),
         ("a.tsv", "path\tlabel\n007\tNA\n8\t\u00e9\n"),
+        ("emptied.csv", "path;label\r\n007;NA\r\n;\r\n\r\n8;\u00e9\r\n;\r\n;\r\n"),
     ],
 )
 def test_text_stays_text(tmp_path, name, text):

@@ -16,7 +16,7 @@ from features.images import entries
 from features.images.decode import UndecodableError, original_image
 from features.images.entries import IMAGE_SUFFIXES, to_install, what_is_there
 from features.images.folder import scan_folder
-from features.images.plugins import AVIF, HEIF, JPEG_XL, POSTSCRIPT, remedies, remedy_for
+from features.images.plugins import AVIF, GIT_LFS, HEIF, JPEG_XL, POSTSCRIPT, remedies, remedy_for
 from heads.prediction.sources import find_sources
 
 FAKE = """
@@ -72,6 +72,11 @@ def test_a_file_that_is_not_read_says_what_to_install(start: bytes, remedy: str 
         with pytest.raises(UndecodableError) as caught:
             original_image(b"\0\0\0\x0cJXL " if remedy is JPEG_XL else start[:8] + b"heic" + bytes(9))
         assert "pip install" in str(caught.value)
+
+
+def test_what_git_lfs_left_in_an_images_place_is_named() -> None:
+    with pytest.raises(UndecodableError, match=GIT_LFS):
+        original_image(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
 
 
 @pytest.mark.usefixtures("_alone")

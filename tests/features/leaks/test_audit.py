@@ -109,6 +109,12 @@ def test_the_default_parts_are_those_of_a_search_with_one_validation_part(tmp_pa
         assert mine.rows.tolist() == theirs.rows.tolist()
 
 
+def test_info_counts_one_pair_as_one(tmp_path, images):
+    images[120] = images[0]
+    path = write_store(tmp_path / "a.h5", images).path
+    assert "1 pair of different patients or classes, " in succeed("features.info", path).out
+
+
 def test_info_shows_parts_and_pairs(tmp_path, images):
     for copy in range(12):
         images[120 + copy] = images[copy]
