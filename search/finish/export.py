@@ -251,7 +251,7 @@ def _scored(metadata: HeadMetadata, config: StudyConfig) -> str:
     again = metadata.refit
     if again is None or again.rows is None:
         return name
-    trained = f"{name}, trained on {again.rows:,} rows for {again.epochs} epochs"
+    trained = f"{name}, trained on {again.rows:,} rows for {counted(again.epochs, 'epoch')}"
     if again.mean is None:
         return trained
     return f"{trained}; validation {config.objective} of {again.repeats} heads like it {again.mean:.4f} on the mean"

@@ -337,7 +337,7 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
         for name, stores_of_one in config.stores_by_name.items()
         for part, store in stores_of_one.given.items()
     ]
-    patience = f"; complete after {config.patience} epochs without a better one" if config.patience else ""
+    patience = f"; complete after {counted(config.patience, 'epoch')} without a better one" if config.patience else ""
     bank = f", {config.pages} pages, {config.dtype}" if config.pages and config.engine == "fused" else ""
     yield facts(
         [

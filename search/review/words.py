@@ -36,7 +36,9 @@ def describe_head(spec: HeadSpec | OwnSpec) -> str:
     if spec.follows_cosine:
         trained.append("on a cosine to zero")
     else:
-        trained.append(f"rate times {spec.plateau_factor:.2g} after {spec.plateau_patience} epochs without progress")
+        trained.append(
+            f"rate times {spec.plateau_factor:.2g} after {counted(spec.plateau_patience, 'epoch')} without progress"
+        )
     return f"{', '.join(made)}; {', '.join(trained)}"
 
 
