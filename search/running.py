@@ -185,7 +185,7 @@ def _run(given: RunOptions, build: Build | None, images: ImagesGiven | None, on_
 
 def _carry_out(requested: Resolved, build: Build | None, on_stage: OnStage) -> Study:
     options = requested.options
-    backend = use_backend(options.backend)
+    backend = _backend_of(requested)
     function = find_function(options.head, build) if options.head else None
     read_summary(requested.folder)  # one that is damaged is refused before the trials, not behind them
     with _prepared(requested) as (resolved, data, projection, lock), _in_its_place(lock):
@@ -221,6 +221,17 @@ def _carry_out(requested: Resolved, build: Build | None, on_stage: OnStage) -> S
         on_stage(Stage.REPORT)
         study.report()
     return study
+
+
+def _backend_of(requested: Resolved) -> str:
+    """The backend in force; where that of a study which goes on cannot be had, the message says whose it is."""
+    named, recorded = requested.options.backend, requested.recorded
+    try:
+        return use_backend(named)
+    except InputError as error:
+        if recorded is None or recorded.backend != named:
+            raise
+        raise error.advising(f"{requested.where} has it: a study stays on the backend that it was begun on") from error
 
 
 def _open(resolved: Resolved, config: StudyConfig, *, keep_bytes: int | None) -> OpenedStudy:

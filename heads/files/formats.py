@@ -36,18 +36,21 @@ class Format:
         suffixes: Endings of names; none for a folder.
         write: Writes a keras.Model and a file's attributes to a place where nothing is.
         predict: Returns the probabilities that what was written gives for rows.
-        tensorflow: Whether TensorFlow has to be the backend.
-        packages: What has to be installed, beside what always is.
-        extra: Which extra of this project brings them.
+        packages: What has to be installed; TensorFlow, where it is among them, has to be the backend.
+        extra: Which extra of this project brings them; '' where that is no extra.
     """
 
     title: str
     suffixes: tuple[str, ...]
     write: Callable[[Path, Any, dict[str, Any]], None]
     predict: Callable[[Path, Inputs], Probabilities]
-    tensorflow: bool = False
     packages: tuple[str, ...] = ()
     extra: str = ""
+
+    @property
+    def tensorflow(self) -> bool:
+        """Whether TensorFlow has to be the backend."""
+        return "tensorflow" in self.packages
 
     @property
     def is_folder(self) -> bool:
@@ -58,11 +61,12 @@ class Format:
         """Makes sure that it can be written here.
 
         Raises:
-            InputError: A package is missing; the extra that brings it is named.
+            InputError: A package is missing; what brings it is named.
         """
         missing = [name for name in self.packages if not find_spec(name)]
         if missing:
-            expected, hint = f"{', '.join(self.packages)} to be installed", extra_hint(self.extra)
+            expected = f"{', '.join(self.packages)} to be installed"
+            hint = extra_hint(self.extra) if self.extra else f"pip install {' '.join(missing)}"
             raise InputError(self.title, expected=expected, found=_none(missing), hint=hint)
 
 
@@ -168,7 +172,7 @@ def _serve_saved_model(path: Path, rows: Inputs) -> Probabilities:
 
 
 _SAVED_MODEL = Format(
-    title="a SavedModel", suffixes=(), write=_write_saved_model, predict=_serve_saved_model, tensorflow=True
+    title="a SavedModel", suffixes=(), write=_write_saved_model, predict=_serve_saved_model, packages=("tensorflow",)
 )
 FORMATS = (
     Format(title=".hdf5", suffixes=(".hdf5", ".h5"), write=_write_hdf5, predict=_load),
@@ -178,10 +182,9 @@ FORMATS = (
         suffixes=(".onnx",),
         write=_write_onnx,
         predict=_run_onnx,
-        tensorflow=True,
-        packages=("onnx", "onnxruntime", "tf2onnx"),
+        packages=("tensorflow", "onnx", "onnxruntime", "tf2onnx"),
         extra="onnx",
     ),
-    Format(title=".tflite", suffixes=(".tflite",), write=_write_tflite, predict=_run_tflite, tensorflow=True),
+    Format(title=".tflite", suffixes=(".tflite",), write=_write_tflite, predict=_run_tflite, packages=("tensorflow",)),
     _SAVED_MODEL,
 )

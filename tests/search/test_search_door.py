@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import inspect
+import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +114,17 @@ def test_what_does_not_fit_is_refused_in_the_commands_line(world, monkeypatch, o
     assert "\n" not in str(refused.value)
     assert not (world / "new" / "study.json").exists()
     assert {path.name for path in world.iterdir()} - {"new"} == before
+
+
+def test_a_study_whose_backend_is_not_there_says_that_it_is_the_studys(world, tmp_path):
+    copy = tmp_path / "study"
+    shutil.copytree(world / "study", copy)
+    record = json.loads((copy / "study.json").read_text())
+    (copy / "study.json").write_text(json.dumps(record | {"backend": "jax"}))
+    with pytest.raises(InputError) as refused:
+        run_study(out=copy, resume=True, progress=False)
+    hint = f"{copy / 'study.json'} has it: a study stays on the backend that it was begun on"
+    assert str(refused.value) == f"--backend: expected tensorflow, already in use, found jax; {hint}"
 
 
 def test_a_search_leaves_the_process_as_it_was(world, tmp_path, capsys):

@@ -326,9 +326,19 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path):
         said = invoke("search.export", FINISHED, tmp_path / "out.onnx")
     assert said.status == 2
     assert said.err == (
-        "error: .onnx: expected onnx, onnxruntime, tf2onnx to be installed, found no tf2onnx;"
+        "error: .onnx: expected tensorflow, onnx, onnxruntime, tf2onnx to be installed, found no tf2onnx;"
         " pip install 'bottleneck-search[onnx]'\n"
     )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "title"), [("out.tflite", ".tflite"), ("out/", "a SavedModel")])
+def test_where_there_is_no_tensorflow_a_format_that_needs_it_says_so(name, title, tmp_path):
+    with patch.object(formats, "find_spec", lambda name: None if name == "tensorflow" else object()):
+        said = invoke("search.export", FINISHED, f"{tmp_path}/{name}")
+    assert said.status == 2
+    expected = "expected tensorflow to be installed, found no tensorflow; pip install tensorflow"
+    assert said.err == f"error: {title}: {expected}\n"
     assert not list(tmp_path.iterdir())
 
 
