@@ -89,6 +89,17 @@ def drawn_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def nothing_to_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer whose first weights Keras draws fails: JAX would compile a program for each of their shapes."""
+
+    def drawn(*told: object, **more: object) -> None:
+        raise AssertionError("first weights are drawn")
+
+    for name in ("normal", "truncated_normal", "uniform"):
+        monkeypatch.setattr(f"keras.src.initializers.random_initializers.random.{name}", drawn)
+
+
 @pytest.fixture(scope="session")
 def oct_folder() -> Path:
     """652 real OCT scans in four class folders."""

@@ -23,7 +23,7 @@ from features.extraction.random_weights import randomise
 from features.hdf5.door import opened
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import temporary_folder
-from features.runtime.keras_settings import layer_names_from_zero
+from features.runtime.keras_settings import layer_names_from_zero, nothing_drawn
 from features.runtime.portable import give_name
 from features.runtime.text import shortened
 from features.runtime.unseen import keras_unseen, warnings_unseen
@@ -125,7 +125,7 @@ def build_backbone(spec: BackboneSpec) -> Backbone:
 
 
 def build_untrained(spec: BackboneSpec) -> Backbone:
-    """Builds a backbone as Keras makes it, whatever weights are named: nothing is downloaded, read or drawn.
+    """Builds a backbone without weights, whichever are named: nothing is downloaded, read or drawn.
 
     It computes as long as with its weights, and nothing of use. One from a file has the file's weights.
 
@@ -160,7 +160,7 @@ def _construct(spec: BackboneSpec, weights: str | None) -> Any:
     factory = getattr(keras.applications, spec.architecture.factory)
     try:
         # Keras reports its download on standard output, and warns where a size is not one of its own
-        with keras_unseen(), warnings_unseen(), _download_timeout():
+        with keras_unseen(), warnings_unseen(), nothing_drawn(), _download_timeout():
             return factory(include_top=False, weights=weights, input_shape=(spec.size, spec.size, 3), **options)
     except Exception as error:  # Keras raises a bare Exception where a download fails
         if weights is None:

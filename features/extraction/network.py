@@ -18,6 +18,7 @@ from features.extraction.network_file import CONFIG, EXPECTED, WEIGHTS, NetworkF
 from features.hdf5.door import opened
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import temporary_folder
+from features.runtime.keras_settings import nothing_drawn
 from features.runtime.portable import give_name
 from features.runtime.text import printable, shortened
 from features.runtime.unseen import warnings_unseen
@@ -76,7 +77,7 @@ def load_network(file: NetworkFile) -> Any:
             found = f"{printable(kind)}{printable(where)}, which Keras {keras.__version__} has not for networks"
             raise InputError(file.path, field="class_name", expected="layers of Keras' own", found=found)
     try:
-        with warnings_unseen():
+        with warnings_unseen(), nothing_drawn():
             model = _from_archive(file) if file.archive else _from_hdf5(file)
     except BottleneckError:
         raise

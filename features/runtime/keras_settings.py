@@ -16,6 +16,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from tempfile import gettempdir
 from typing import Any
@@ -29,6 +30,8 @@ _VARIABLES = ("KERAS_NNX_ENABLED", "KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOC
 _STATE = "keras.src.backend.common.global_state"
 _COUNT = "object_name_uids"
 _DRAWN = ("global_random_seed", "global_seed_generator")
+_INITIALIZERS = "keras.src.initializers.random_initializers"
+_DRAWS = ("normal", "truncated_normal", "uniform")
 _NOWHERE = os.devnull
 """A folder in which nothing is, and nothing can be made."""
 
@@ -152,6 +155,54 @@ def _python_random_restored() -> Iterator[None]:
 
 python_random_restored = Together(_python_random_restored)
 """After it, Python's ``random`` draws what it would have drawn: Keras takes the seeds of its layers from there."""
+
+
+class _Draws:
+    """What Keras' initializers draw by, but for a thread that is within ``nothing_drawn``."""
+
+    def __init__(self, theirs: Any) -> None:
+        self._theirs = theirs
+
+    def __getattr__(self, name: str) -> Any:
+        return _zeros if name in _DRAWS and _undrawn.get() else getattr(self._theirs, name)
+
+
+_undrawn: ContextVar[bool] = ContextVar("undrawn", default=False)
+
+
+def _zeros(shape: tuple[int, ...], *_: Any, dtype: str | None = None, **__: Any) -> Any:
+    from keras import ops
+
+    return ops.convert_to_tensor(np.zeros(shape, np.float32), dtype)
+
+
+@contextmanager
+def _draws_in_between() -> Iterator[None]:
+    initializers: Any = import_module(_INITIALIZERS)
+    theirs = initializers.random
+    initializers.random = _Draws(theirs)
+    try:
+        yield
+    finally:
+        initializers.random = theirs
+
+
+_draws_held = Together(_draws_in_between)
+
+
+@contextmanager
+def nothing_drawn() -> Iterator[None]:
+    """Within it layers that this thread makes begin with zeros where Keras would draw, for who brings weights along.
+
+    JAX compiles a program for each shape that it draws: 20 s for InceptionV3, and 1 s for a head. What Keras draws by
+    is private to it; ``tests/features/runtime/test_keras_settings.py`` watches it.
+    """
+    with _draws_held():
+        before = _undrawn.set(True)
+        try:
+            yield
+        finally:
+            _undrawn.reset(before)
 
 
 def _session() -> dict[str, Any]:

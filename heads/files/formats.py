@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from features.runtime.errors import InputError
 from features.runtime.extras import extra_hint
+from features.runtime.keras_settings import nothing_drawn
 from features.runtime.options import A_PATH, NO_PATH
 from heads.files.head_file import file_image
 from heads.files.metadata_json import NAME, to_json
@@ -117,7 +118,7 @@ def _load(path: Path, rows: Inputs) -> Probabilities:
 
     from heads.model.keras_internals import without_tensorflow
 
-    with without_tensorflow():
+    with without_tensorflow(), nothing_drawn():
         model = keras.saving.load_model(path, compile=False)
     return probabilities_of(model, rows)
 

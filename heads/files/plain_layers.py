@@ -17,6 +17,7 @@ from typing import Any
 
 from features.runtime.errors import InputError
 from features.runtime.json_files import parse_json
+from features.runtime.keras_settings import nothing_drawn
 from heads.files.graph import MAX_LAYERS, graph_entries, only_end, sources_of
 from heads.files.layer_config import MAX_PARAMETERS, NAME, LayerConfig, keras_object, refuse
 from heads.files.pooling_block import BLOCK, pooled_by
@@ -103,8 +104,9 @@ class PlainModel:
         ends = []
         for layers in self.chains:
             outputs = inputs
-            for layer in layers:
-                outputs = layer.build(outputs.shape[1:])(outputs)
+            with nothing_drawn():
+                for layer in layers:
+                    outputs = layer.build(outputs.shape[1:])(outputs)
             ends.append(outputs)
         mean = keras.layers.Average(name=self.average, dtype="float32")(ends) if self.average else ends[0]
         model = keras.Model(inputs, mean, name=self.name)

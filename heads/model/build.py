@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from features.runtime.keras_settings import nothing_drawn
 from heads.model.pooling_layer import pooling_layer
 from heads.model.spec import HeadSpec
 from heads.model.weights import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, initial_weights
@@ -27,8 +28,9 @@ def build_head(spec: HeadSpec, feature_shape: tuple[int, int, int], classes: int
     """
     inputs = keras.Input(feature_shape, dtype="float32", name="features")
     outputs = inputs
-    for layer in _layers(spec, feature_shape, classes, seed):
-        outputs = layer(outputs)
+    with nothing_drawn():
+        for layer in _layers(spec, feature_shape, classes, seed):
+            outputs = layer(outputs)
     model = keras.Model(inputs, outputs, name="head")
     model.set_weights(initial_weights(spec, feature_shape, classes, seed=seed))
     return model

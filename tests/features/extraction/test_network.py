@@ -56,6 +56,18 @@ def test_a_network_gives_what_it_gave_when_it_was_saved(ending, tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".keras", ".h5"])
+def test_weights_that_come_from_a_file_or_numpy_are_not_drawn_before(ending, tmp_path, request):
+    def hashes() -> list[str]:
+        of_numpy = BackboneSpec(name="mobilenet", alpha=0.25, weights="random:1", image_size=SIZE)
+        return [built(path, preprocessing="none").weights_sha256, build_backbone(of_numpy).weights_sha256]
+
+    path = saved(tmp_path / f"net{ending}", flat())
+    expected = hashes()
+    request.getfixturevalue("nothing_to_draw")
+    assert hashes() == expected
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
 def test_without_room_for_temporary_files_a_sound_one_is_not_refused(ending, tmp_path, monkeypatch):
     path = saved(tmp_path / f"net{ending}", flat())
     if ending == ".keras":  # another is read by a link

@@ -7,8 +7,11 @@ import random
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import keras
+import numpy as np
 import pytest
 from conftest import ROOT
 from keras.src.backend.common import global_state
@@ -17,6 +20,7 @@ from features.runtime.backend import start_backend, use_backend
 from features.runtime.errors import InputError
 from features.runtime.keras_settings import (
     layer_names_from_zero,
+    nothing_drawn,
     pin_settings,
     python_random_restored,
     separate_keras_session,
@@ -161,3 +165,32 @@ def test_names_of_layers_are_counted_anew_and_then_go_on():
         with layer_names_from_zero():
             assert [keras.layers.Flatten().name for _ in range(2)] == ["flatten", "flatten_1"]
     assert number(keras.layers.Flatten().name) == before + 1
+
+
+def kernel_of(initializer: str) -> np.ndarray:
+    layer = keras.layers.Dense(3, kernel_initializer=initializer)
+    layer.build((None, 4))
+    return layer.get_weights()[0]
+
+
+@pytest.mark.parametrize("initializer", ["glorot_uniform", "he_normal", "random_uniform", "truncated_normal"])
+def test_where_nothing_is_drawn_one_threads_weights_are_zeros(initializer):
+    with ThreadPoolExecutor() as pool, nothing_drawn():
+        with nothing_drawn():
+            assert not kernel_of(initializer).any()
+        assert not kernel_of(initializer).any()
+        assert pool.submit(kernel_of, initializer).result().all()
+    assert kernel_of(initializer).all()
+
+
+def test_where_nothing_is_drawn_layers_are_described_as_ever_and_take_as_many_seeds():
+    before, described, drawn = random.getstate(), [], []
+    for within in (nothing_drawn, nullcontext):
+        random.setstate(before)
+        with within(), layer_names_from_zero():
+            layer = keras.layers.Dense(3)
+            layer.build((None, 4))
+        described.append(keras.saving.serialize_keras_object(layer))
+        drawn.append(random.random())
+    assert described[0] == described[1]
+    assert drawn[0] == drawn[1]

@@ -130,3 +130,12 @@ def test_dropout_is_for_training_only_and_follows_the_seed() -> None:
     other.set_weights(first.get_weights())
     assert not np.allclose(trained, other(features, training=True))
     assert not [one for one in build_head(HeadSpec(dropout=0.0), SHAPE, 4).layers if "dropout" in one.name]
+
+
+@pytest.mark.usefixtures("nothing_to_draw")
+def test_weights_that_are_given_are_not_drawn_before(tmp_path):
+    for number, spec in enumerate(SPECS):
+        model, path = build_head(spec, SHAPE, 3, seed=1), tmp_path / f"{number}.keras"
+        model.save(path)
+        for one, other in zip(read_head(path).model.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
