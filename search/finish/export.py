@@ -249,7 +249,7 @@ def _scored(metadata: HeadMetadata, config: StudyConfig) -> str:
     if metadata.value is not None:
         return f"{name}, validation {config.objective} {metadata.value:.4f}"
     again = metadata.refit
-    if again is None or again.rows is None:
+    if again is None or again.rows is None or again.epochs is None:
         return name
     trained = f"{name}, trained on {again.rows:,} rows for {counted(again.epochs, 'epoch')}"
     if again.mean is None:
