@@ -116,8 +116,8 @@ class BankProgram:
         chunks = []
         for start in range(0, len(places), CHUNK):
             where = np.array(places[start : start + CHUNK], np.int32)
-            taken = _get(arrays, filled(where))
-            chunks.append({name: np.asarray(array)[: len(where)] for name, array in taken.items()})
+            taken = jax.device_get(_get(arrays, filled(where)))  # all at once: from a GPU each by itself is a round trip
+            chunks.append({name: array[: len(where)] for name, array in taken.items()})
         return {
             name: np.concatenate([np.zeros((0, *array.shape[2:]), array.dtype), *(chunk[name] for chunk in chunks)])
             for name, array in arrays.items()
