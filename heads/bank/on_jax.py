@@ -116,7 +116,7 @@ class BankProgram:
         chunks = []
         for start in range(0, len(places), CHUNK):
             where = np.array(places[start : start + CHUNK], np.int32)
-            taken = jax.device_get(_get(arrays, filled(where)))  # all at once: from a GPU each by itself is a round trip
+            taken = jax.device_get(_get(arrays, filled(where)))  # together: each would be a round trip to a GPU
             chunks.append({name: array[: len(where)] for name, array in taken.items()})
         return {
             name: np.concatenate([np.zeros((0, *array.shape[2:]), array.dtype), *(chunk[name] for chunk in chunks)])
