@@ -92,11 +92,14 @@ def utc_seconds(text: str) -> int | None:
         return None
 
 
+def three_digits(value: float) -> str:
+    """Returns a measured number in three significant digits, never with an exponent: ``9.37``, ``1,234``."""
+    return f"{value:,.0f}" if value >= 999.5 else f"{value:.3g}"
+
+
 def milliseconds(value: float | None) -> str:
     """Returns a time as ``0.312 ms``, ``37.2 ms`` or ``1,204 ms``; ``-`` for None."""
-    if value is None:
-        return "-"
-    return f"{value:,.0f} ms" if value >= 999.5 else f"{value:.3g} ms"
+    return "-" if value is None else f"{three_digits(value)} ms"
 
 
 def counted(number: int, what: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from features.runtime.command import say, show, tell
-from features.runtime.text import duration, percent, printable
+from features.runtime.text import duration, percent, printable, three_digits
 from heads.metrics.patients import of_patients
 from search.record.recommended import NAMES
 from search.record.storage import JOURNAL
@@ -58,7 +58,7 @@ def show_outcome(record: StudyRecord) -> None:
     for line in describe_absent(summary.absent_classes):
         table.add_row("classes", line)
     rate = summary.trial_epochs_per_second
-    table.add_row("time", duration(summary.search_seconds) + (f", {rate:g} trial-epochs/s" if rate else ""))
+    table.add_row("time", duration(summary.search_seconds) + (f", {three_digits(rate)} trial-epochs/s" if rate else ""))
     _describe_bank(table, summary)
     show(table)
     tell(summary.verdict or "")

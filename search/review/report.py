@@ -10,7 +10,17 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from features.runtime.files import write_text
-from features.runtime.text import capitalized, counted, decimal, duration, listed, numbered, percent, printable
+from features.runtime.text import (
+    capitalized,
+    counted,
+    decimal,
+    duration,
+    listed,
+    numbered,
+    percent,
+    printable,
+    three_digits,
+)
 from heads.html.document import Document, facts, note, plain, prose, strong, table
 from heads.metrics.scoring import lower_is_better
 from search.record.recommended import NAMES
@@ -286,7 +296,7 @@ def _cost(record: StudyRecord) -> Iterable[str]:
         ("trials", f"{summary.trials:,}, and {summary.interrupted} interrupted and run again"),
         ("trial-epochs", f"{summary.trial_epochs:,}"),
         ("time with trials under way", duration(summary.search_seconds)),
-        ("rate", f"{rate:g} trial-epochs a second" if rate else "-"),
+        ("rate", f"{three_digits(rate)} trial-epochs a second" if rate else "-"),
     ]
     bank, alone = summary.bank, summary.one_at_a_time
     if bank:

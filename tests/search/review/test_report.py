@@ -283,7 +283,8 @@ def test_the_screen_has_times_as_the_report_has_them_and_no_rate_where_none_went
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("search.review.outcome.export_of_recommended", lambda _: None)  # made heads have no files
     record = read_record(finished)
-    for rate, told in ((9.5, "2 h 1 min, 9.5 trial-epochs/s"), (None, "2 h 1 min")):
+    told_of = {9.5: "2 h 1 min, 9.5 trial-epochs/s", 1234.5678: "2 h 1 min, 1,235 trial-epochs/s", None: "2 h 1 min"}
+    for rate, told in told_of.items():
         summary = replace(record.summary, search_seconds=7312.0, trial_epochs_per_second=rate)
         show_outcome(replace(record, summary=summary))
         table = re.sub(r"[^\S\n]+", " ", capsys.readouterr().out)
