@@ -10,6 +10,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from features.runtime.lazy import loaded_when_asked_for
+from features.runtime.starting import end_if_interrupted
+
+end_if_interrupted(__name__)
 
 if TYPE_CHECKING:
     from features.compression.door import compress

@@ -9,6 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from features.runtime.lazy import loaded_when_asked_for
+from features.runtime.starting import end_if_interrupted
+
+end_if_interrupted(__name__)
 
 if TYPE_CHECKING:
     from heads.evaluation.evaluation import ChosenRows, Evaluation

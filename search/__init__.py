@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 from warnings import catch_warnings, filterwarnings
 
 from features.runtime.lazy import loaded_when_asked_for
+from features.runtime.starting import end_if_interrupted
+
+end_if_interrupted(__name__)
 
 if TYPE_CHECKING:
     from search.on_ray import run_study_on_ray

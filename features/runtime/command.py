@@ -33,11 +33,9 @@ from features.runtime.notebook import NotebookProgress
 from features.runtime.options import with_named_paths
 from features.runtime.portable import DISK_FULL
 from features.runtime.progress import OnProgress
+from features.runtime.starting import INTERRUPTED, has_started
 from features.runtime.streams import drop_output, settle_streams, use_utf8
 from features.runtime.text import one_line
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
 
 _NARROWEST = 40
 """Columns of a table of results, at least: in fewer it would be empty. A terminal breaks the lines."""
@@ -120,6 +118,7 @@ def _run(app: typer.Typer, resume_hint: str | Callable[[], str]) -> NoReturn:
     use_utf8()
     settle_streams()
     try:
+        has_started()
         with _heeding_sigterm():
             status = app(standalone_mode=False)
         sys.stdout.flush()
